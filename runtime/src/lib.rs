@@ -1,0 +1,2 @@
+//! Runs one process in a root file system, unprivileged.
+pub mod sys;

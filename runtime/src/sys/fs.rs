@@ -1,0 +1,450 @@
+//! Files, always named by an open directory and one name in it.
+//!
+//! No function here follows a symbolic link in its last component, and apart from
+//! [`open_in_root`] none accepts more than one component from an untrusted source: whoever walks a
+//! tree holds a descriptor per directory, so that a directory swapped for a link under way is noticed
+//! by the kernel and not followed.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec,
+    Timestamps, Uid,
+};
+
+/// What a name in a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// A point in time: seconds and nanoseconds since 1970, seconds negative before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Time {
+    /// Whole seconds.
+    pub sec: i64,
+    /// 0 to 999,999,999.
+    pub nsec: u32,
+}
+
+/// What `stat` says of an inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Its type.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky (`0o7777`).
+    pub mode: u32,
+    /// Owner, as seen in this user namespace.
+    pub uid: u32,
+    /// Group, as seen in this user namespace.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time.
+    pub mtime: Time,
+    /// Change time.
+    pub ctime: Time,
+    /// Device the inode lies on.
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Number of names.
+    pub nlink: u64,
+    /// Major and minor number of a device node.
+    pub rdev: (u32, u32),
+}
+
+impl Stat {
+    /// A kernel overlay whiteout: a character device 0:0.
+    pub fn is_whiteout(&self) -> bool {
+        self.kind == FileKind::CharDevice && self.rdev == (0, 0)
+    }
+
+    fn from_rustix(s: &rustix::fs::Stat) -> Stat {
+        let kind = kind_of(FileType::from_raw_mode(s.st_mode));
+        Stat {
+            kind,
+            mode: s.st_mode & 0o7777,
+            uid: s.st_uid,
+            gid: s.st_gid,
+            size: s.st_size as u64,
+            mtime: Time { sec: s.st_mtime, nsec: s.st_mtime_nsec as u32 },
+            ctime: Time { sec: s.st_ctime, nsec: s.st_ctime_nsec as u32 },
+            dev: s.st_dev,
+            ino: s.st_ino,
+            nlink: s.st_nlink as u64,
+            rdev: (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)),
+        }
+    }
+}
+
+fn kind_of(t: FileType) -> FileKind {
+    match t {
+        FileType::Directory => FileKind::Directory,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::CharacterDevice => FileKind::CharDevice,
+        FileType::BlockDevice => FileKind::BlockDevice,
+        FileType::Fifo => FileKind::Fifo,
+        FileType::Socket => FileKind::Socket,
+        _ => FileKind::File,
+    }
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name, never `.` or `..`.
+    pub name: OsString,
+    /// Its type, where the file system tells it with the name.
+    pub kind: Option<FileKind>,
+}
+
+/// Opens a directory by a trusted path, following links.
+pub fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Opens a directory below `dir`; a symbolic link is `ENOTDIR` or `ELOOP`.
+pub fn open_dir_at(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// A handle (`O_PATH`) on whatever `name` is, links included.
+pub fn open_path_at(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Opens a regular file for reading; a FIFO does not block.
+pub fn open_file_at(dir: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?))
+}
+
+/// Creates a regular file that must not exist, mode 0600, open for reading and writing.
+pub fn create_file_at(dir: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(dir, name, flags, Mode::from(0o600))?))
+}
+
+/// Opens `path` (any number of components) as if `root` were `/`: absolute links and `..` stay
+/// inside, links through `/proc` are refused. A handle (`O_PATH`); `follow_last` decides about a link
+/// in the last component.
+///
+/// Rests on `openat2(2)` with `RESOLVE_IN_ROOT`, Linux 5.6.
+pub fn open_in_root(root: impl AsFd, path: &OsStr, follow_last: bool) -> io::Result<OwnedFd> {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    if !follow_last {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let path = if path.is_empty() { OsStr::new(".") } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // EAGAIN: a rename elsewhere made the kernel unsure about `..`; it asks to be called again.
+    for _ in 0..64 {
+        match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {
+            Err(rustix::io::Errno::AGAIN) => continue,
+            other => return Ok(other?),
+        }
+    }
+    Err(io::Error::from(rustix::io::Errno::AGAIN))
+}
+
+/// Turns a handle on a directory into one that can be listed.
+pub fn reopen_dir(handle: impl AsFd) -> io::Result<OwnedFd> {
+    open_dir_at(handle, OsStr::new("."))
+}
+
+/// Turns a handle on a regular file into one that can be read.
+pub fn reopen_file(handle: impl AsFd) -> io::Result<File> {
+    let path = proc_path(handle.as_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// `stat` of a name, not following a link.
+pub fn stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Stat> {
+    Ok(Stat::from_rustix(&rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
+}
+
+/// Like [`stat_at`], with `None` for a name that is not there.
+pub fn try_stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Stat>> {
+    match stat_at(dir, name) {
+        Ok(s) => Ok(Some(s)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// `stat` of an open file or handle.
+pub fn stat(fd: impl AsFd) -> io::Result<Stat> {
+    Ok(Stat::from_rustix(&rustix::fs::fstat(fd)?))
+}
+
+/// The names in an open directory, in the file system's order.
+pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
+    // A fresh description: the offset of a shared one would be moved by other readers.
+    let own = open_dir_at(dir, OsStr::new("."))?;
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut names = Vec::new();
+    let mut entries = RawDir::new(&own, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        let kind = match entry.file_type() {
+            FileType::Unknown => None,
+            t => Some(kind_of(t)),
+        };
+        names.push(DirEntry { name: OsString::from_vec(name.to_vec()), kind });
+    }
+    Ok(names)
+}
+
+/// Makes a directory with exactly this mode, whatever the umask.
+pub fn make_dir_at(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    rustix::fs::mkdirat(&dir, name, Mode::from(0o700))?;
+    chmod_at(dir, name, mode)
+}
+
+/// Makes a symbolic link.
+pub fn make_symlink_at(dir: impl AsFd, name: &OsStr, target: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::symlinkat(target, dir, name)?)
+}
+
+/// Makes a FIFO or a device node, mode 0600. A character device 0:0 (a whiteout) needs no privilege
+/// since Linux 5.8; others need it in the initial user namespace.
+pub fn make_node_at(dir: impl AsFd, name: &OsStr, kind: FileKind, rdev: (u32, u32)) -> io::Result<()> {
+    let (file_type, dev): (FileType, Dev) = match kind {
+        FileKind::Fifo => (FileType::Fifo, 0),
+        FileKind::CharDevice => (FileType::CharacterDevice, rustix::fs::makedev(rdev.0, rdev.1)),
+        FileKind::BlockDevice => (FileType::BlockDevice, rustix::fs::makedev(rdev.0, rdev.1)),
+        _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    };
+    Ok(rustix::fs::mknodat(dir, name, file_type, Mode::from(0o600), dev)?)
+}
+
+/// Makes another name for an inode; a symbolic link is linked, not followed.
+pub fn link_at(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?)
+}
+
+/// Renames, replacing what the new name held.
+pub fn rename_at(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::renameat(from_dir, from, to_dir, to)?)
+}
+
+/// Renames to a name that must be free (`EEXIST` otherwise).
+pub fn rename_new_at(from_dir: impl AsFd, from: &OsStr, to_dir: impl AsFd, to: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE)?)
+}
+
+/// Removes a name that is not a directory.
+pub fn unlink_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+/// Removes an empty directory.
+pub fn remove_dir_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes a name and all below it. A name that is not there is success. Directories without
+/// permission bits are opened up first.
+pub fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    let dir = dir.as_fd();
+    match unlink_at(dir, name) {
+        Ok(()) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if is_errno(&e, rustix::io::Errno::ISDIR) || is_errno(&e, rustix::io::Errno::PERM) => {}
+        Err(e) => return Err(e),
+    }
+    let inner = match open_dir_at(dir, name) {
+        Ok(fd) => fd,
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            chmod_at(dir, name, 0o700)?;
+            open_dir_at(dir, name)?
+        }
+        Err(e) => return Err(e),
+    };
+    for entry in list(&inner)? {
+        match remove_tree_at(&inner, &entry.name) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                chmod_at(dir, name, 0o700)?;
+                remove_tree_at(&inner, &entry.name)?;
+            }
+            other => other?,
+        }
+    }
+    remove_dir_at(dir, name)
+}
+
+/// Sets the permission bits of a name that is not a symbolic link.
+pub fn chmod_at(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    // fchmodat follows links and has no working flag against it before Linux 6.6, so a link put here
+    // in the meantime is caught by going through a handle.
+    let handle = open_path_at(dir, name)?;
+    chmod(&handle, mode)
+}
+
+/// Sets the permission bits of a handle.
+pub fn chmod(handle: impl AsFd, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::chmod(proc_path(handle.as_fd()), Mode::from_raw_mode(mode))?)
+}
+
+/// Sets owner and group of a name, links included. Clears setuid and setgid: set the mode afterwards.
+pub fn chown_at(dir: impl AsFd, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(rustix::fs::chownat(
+        dir,
+        name,
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
+}
+
+/// Sets the modification time (and the access time to the same), links included.
+pub fn set_mtime_at(dir: impl AsFd, name: &OsStr, mtime: Time) -> io::Result<()> {
+    let t = Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() };
+    let times = Timestamps { last_access: t, last_modification: t };
+    Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// The target of a symbolic link.
+pub fn read_link_at(dir: impl AsFd, name: &OsStr) -> io::Result<OsString> {
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
+    Ok(OsString::from_vec(target.into_bytes()))
+}
+
+/// All extended attributes of a name that this user namespace may see, links not followed. A file
+/// system without them has none.
+pub fn xattrs_at(dir: impl AsFd, name: &OsStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let path = proc_path(dir.as_fd()).join(name);
+    let mut found = BTreeMap::new();
+    let names = match xattr::list(&path) {
+        Ok(names) => names,
+        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => return Ok(found),
+        Err(e) => return Err(e),
+    };
+    for attr in names {
+        // A value that is gone between the two calls, or a name listed but not readable here
+        // (trusted.* in a user namespace), is not an attribute we can speak of.
+        if let Some(value) = xattr::get(&path, &attr)? {
+            found.insert(attr, value);
+        }
+    }
+    Ok(found)
+}
+
+/// One extended attribute of a name, links not followed; `None` where there is none.
+pub fn xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    match xattr::get(proc_path(dir.as_fd()).join(name), attr) {
+        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => Ok(None),
+        other => other,
+    }
+}
+
+/// Sets an extended attribute, links not followed.
+pub fn set_xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr, value: &[u8]) -> io::Result<()> {
+    xattr::set(proc_path(dir.as_fd()).join(name), attr, value)
+}
+
+/// Removes an extended attribute, links not followed.
+pub fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr) -> io::Result<()> {
+    xattr::remove(proc_path(dir.as_fd()).join(name), attr)
+}
+
+/// Copies all of `from`, from its start, into the empty `to`: a reflink where the file system can,
+/// `copy_file_range` else, with holes kept as holes.
+pub fn copy_contents(from: &File, to: &File) -> io::Result<u64> {
+    let size = from.metadata()?.len();
+    if size == 0 {
+        return Ok(0);
+    }
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(size);
+    }
+    to.set_len(size)?;
+    let mut position = 0u64;
+    while position < size {
+        let data = match rustix::fs::seek(from, rustix::fs::SeekFrom::Data(position)) {
+            Ok(at) => at,
+            Err(rustix::io::Errno::NXIO) => break,
+            Err(_) => position,
+        };
+        let hole = match rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(data)) {
+            Ok(at) => at.min(size),
+            Err(_) => size,
+        };
+        copy_range(from, to, data, hole)?;
+        position = hole.max(data + 1);
+    }
+    Ok(size)
+}
+
+fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let (mut read_at, mut write_at) = (start, start);
+    while read_at < end {
+        let want = (end - read_at).min(1 << 30) as usize;
+        match rustix::fs::copy_file_range(from, Some(&mut read_at), to, Some(&mut write_at), want) {
+            // The file shrank while it was read.
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(_) => continue,
+            Err(_) => break,
+        }
+    }
+    let mut buffer = vec![0u8; 128 * 1024];
+    while read_at < end {
+        let want = (end - read_at).min(buffer.len() as u64) as usize;
+        let got = from.read_at(&mut buffer[..want], read_at)?;
+        if got == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        to.write_all_at(&buffer[..got], read_at)?;
+        read_at += got as u64;
+    }
+    Ok(())
+}
+
+/// Where an open descriptor can be named by those calls that know paths only.
+pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Whether two paths name the same inode.
+pub fn same_inode(a: &Path, b: &Path) -> io::Result<bool> {
+    let (a, b) = (rustix::fs::statat(CWD, a, AtFlags::empty())?, rustix::fs::statat(CWD, b, AtFlags::empty())?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+fn is_errno(e: &io::Error, errno: rustix::io::Errno) -> bool {
+    e.raw_os_error() == Some(errno.raw_os_error())
+}
+
+/// Whether a name is a single, real component: not empty, `.`, `..`, nor with a slash or NUL.
+pub fn is_plain_name(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0)
+}

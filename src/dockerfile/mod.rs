@@ -1,0 +1,2 @@
+//! The Containerfile language: text in, instructions with source spans out.
+pub mod ast;

@@ -1,0 +1,6 @@
+//! cooper builds container images with no daemon and no root.
+#![forbid(unsafe_code)]
+
+pub mod dockerfile;
+pub mod image;
+pub mod store;

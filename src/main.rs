@@ -1,0 +1,2 @@
+//! The program `cooper`.
+fn main() {}

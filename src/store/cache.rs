@@ -1,0 +1,36 @@
+//! `cache/`: what earlier builds have found out. All of it can be deleted at any time.
+//!
+//! `steps/<instruction>/<key>` holds the layer that a step made, as JSON; the two-level name lets a
+//! build know that an instruction was never run at all without knowing on what it would run.
+//! `layers/<diff ID>` lists the blobs that hold a layer, by compression.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Store, StoreError, replace_file};
+
+impl Store {
+    /// Reads a cached record; one that is not there or does not parse (an older program's, or torn by
+    /// a loss of power) is `None`.
+    pub fn cached<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.cache_path(name)).ok()?).ok()
+    }
+
+    /// Keeps a record under `name` (relative, `/` between its parts).
+    pub fn remember<T: Serialize>(&self, name: &str, record: &T) -> Result<(), StoreError> {
+        let path = self.cache_path(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(StoreError::io("cannot create", parent))?;
+        }
+        let text = serde_json::to_vec(record)
+            .map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
+        replace_file(&path, &text)
+    }
+
+    /// Where a record lies.
+    pub fn cache_path(&self, name: &str) -> PathBuf {
+        self.root.join("cache").join(name)
+    }
+}

@@ -1,0 +1,51 @@
+//! `layers/<id map>/<diff ID>/`: unpacked layers.
+//!
+//! Each is one lower directory as the kernel's overlay (mounted with `userxattr`) stacks them:
+//! whiteouts are character devices 0:0, and `user.overlay.opaque` marks an opaque directory. Owners
+//! are those of the user namespace that unpacked it, which is why another map of ids has another set.
+//! A directory appears by rename when it is whole and is never changed after.
+
+use std::path::{Path, PathBuf};
+
+use super::Store;
+use crate::image::{ChainId, DiffId, Digest};
+
+/// Names a set of unpacked layers: a short hash of the id map they were unpacked under.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MapTag(String);
+
+impl MapTag {
+    /// The tag of an id map, described by any text that is equal for equal maps only.
+    pub fn of(map: &str) -> MapTag {
+        MapTag(Digest::of(map.as_bytes()).hex()[..8].to_owned())
+    }
+}
+
+impl Store {
+    /// Where the unpacked layers of one id map lie.
+    pub fn layers_dir(&self, tag: &MapTag) -> PathBuf {
+        self.root.join("layers").join(&tag.0)
+    }
+
+    /// Where an unpacked layer lies, or would.
+    pub fn layer_path(&self, tag: &MapTag, layer: DiffId) -> PathBuf {
+        self.layers_dir(tag).join(layer.0.hex())
+    }
+
+    /// Where a layer lies that could only be unpacked knowing what is below it (a hard link to a file
+    /// of a lower layer): under its chain ID, since with other layers below it is another tree.
+    pub fn chained_layer_path(&self, tag: &MapTag, chain: ChainId) -> PathBuf {
+        self.layers_dir(tag).join(format!("chain-{}", chain.0.hex()))
+    }
+}
+
+/// Moves a finished directory to its place; when another command was faster, its copy is as good.
+///
+/// # Errors
+/// What `rename(2)` says, other than that the place is taken.
+pub fn settle(from: &Path, to: &Path) -> std::io::Result<()> {
+    match std::fs::rename(from, to) {
+        Err(e) if to.is_dir() && matches!(e.raw_os_error(), Some(17 | 39)) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,192 @@
+//! The content store: an OCI image layout on disk, and beside it what makes the next build fast.
+//!
+//! ```text
+//! oci-layout, index.json, blobs/sha256/…   an OCI image layout; any reader of layouts can open it
+//! layers/<id map>/<diff ID>/               unpacked layers, in the form the kernel's overlay stacks
+//! cache/steps/…, cache/context/…           step key → layer; remembered file hashes
+//! work/<name>/                             what a running command is making
+//! lock                                     shared by every command, alone for a collector
+//! version                                  the format's number
+//! ```
+//!
+//! Everything arrives under `work/` and is renamed into place when it is whole, so a command killed at
+//! any instant leaves only its own directory there; [`work`] says who sweeps it. `index.json` is
+//! replaced by rename while `index.lock` is held. Nothing is synced to disk one file at a time: after
+//! a loss of power the last builds may have to be made again.
+
+pub mod blobs;
+pub mod cache;
+pub mod layers;
+pub mod refs;
+pub mod work;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use blobs::{BlobFile, ReceiveError};
+pub use work::WorkDir;
+
+/// The on-disk format that this program reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// What can be wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: `cannot write`.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another program's, or another version's, directory.
+    #[error("the store {} has format {found:?}, and this cooper reads format {FORMAT} only", path.display())]
+    Format {
+        /// The store.
+        path: PathBuf,
+        /// What its `version` file says.
+        found: String,
+    },
+    /// A directory that is not empty and no store.
+    #[error("{} is not empty and is not a cooper store", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A document in the store does not parse.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The document.
+        path: PathBuf,
+        /// What the parser said.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Wraps an I/O error with what was tried, on what.
+    pub fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+        move |source| StoreError::Io { what, path: path.to_owned(), source }
+    }
+
+    /// The I/O error below, if that is what it was.
+    pub fn io_source(&self) -> Option<&io::Error> {
+        match self {
+            StoreError::Io { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// An open store. Holds the shared lock for as long as it lives.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store at `root`, making it where there is none.
+    ///
+    /// # Errors
+    /// When the directory is something else, has another format, or cannot be written.
+    pub fn open(root: &Path) -> Result<Store, StoreError> {
+        // Subordinate ids must be able to walk through to the unpacked layers, so not 0700; what lies
+        // inside is no more secret than the images themselves.
+        fs::create_dir_all(root).map_err(StoreError::io("cannot create", root))?;
+        let root = root.canonicalize().map_err(StoreError::io("cannot open", root))?;
+        let version = root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(text) if text.trim() == FORMAT.to_string() => {}
+            Ok(text) => return Err(StoreError::Format { path: root, found: text.trim().to_owned() }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => create(&root)?,
+            Err(e) => return Err(StoreError::io("cannot read", &version)(e)),
+        }
+        let path = root.join("lock");
+        let lock = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
+        lock.lock_shared().map_err(StoreError::io("cannot lock", &path))?;
+        Ok(Store { root, _lock: lock })
+    }
+
+    /// The directory, absolute.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
+/// Lays out an empty store; `version` comes last, so that one half made is made again.
+fn create(root: &Path) -> Result<(), StoreError> {
+    let known = ["oci-layout", "index.json", "index.lock", "blobs", "layers", "cache", "work", "lock"];
+    for entry in fs::read_dir(root).map_err(StoreError::io("cannot read", root))? {
+        let name = entry.map_err(StoreError::io("cannot read", root))?.file_name();
+        if !known.iter().any(|k| name == *k) && !name.to_string_lossy().starts_with('.') {
+            return Err(StoreError::NotAStore { path: root.to_owned() });
+        }
+    }
+    for dir in ["blobs/sha256", "layers", "cache/steps", "cache/context", "work"] {
+        let path = root.join(dir);
+        fs::create_dir_all(&path).map_err(StoreError::io("cannot create", &path))?;
+    }
+    for file in ["lock", "index.lock", "work/.lock"] {
+        let path = root.join(file);
+        File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(StoreError::io("cannot create", &path))?;
+    }
+    let empty = serde_json::json!({
+        "schemaVersion": 2, "mediaType": crate::image::media::INDEX, "manifests": []
+    });
+    let index = root.join("index.json");
+    // Two first commands may meet here: whoever comes second must not undo what the first has done.
+    match File::create_new(&index) {
+        Ok(mut file) => {
+            use io::Write;
+            writeln!(file, "{empty}").map_err(StoreError::io("cannot write", &index))?;
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(StoreError::io("cannot create", &index)(e)),
+    }
+    replace_file(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    replace_file(&root.join("version"), format!("{FORMAT}\n").as_bytes())
+}
+
+/// Writes a file so that readers see the old or the new content and nothing between.
+pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    use io::Write;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut temporary =
+        tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir).map_err(StoreError::io("cannot write in", dir))?;
+    temporary.write_all(content).map_err(StoreError::io("cannot write", path))?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    temporary.as_file().set_permissions(open).map_err(StoreError::io("cannot write", path))?;
+    temporary.persist(path).map_err(|e| StoreError::io("cannot write", path)(e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_directory_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        let error = Store::open(dir.path()).unwrap_err();
+        assert!(matches!(error, StoreError::NotAStore { .. }));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join("version"), "2\n").unwrap();
+        assert!(matches!(Store::open(dir.path()), Err(StoreError::Format { found, .. }) if found == "2"));
+    }
+}

@@ -1,0 +1,118 @@
+//! `work/`: what running commands are making.
+//!
+//! Each command that makes something has a directory `work/<pid>-<random>/` with a file `lock` that
+//! it holds locked while it lives. A directory whose lock can be had belongs to a dead command;
+//! whoever finds it sweeps it. Making a directory and sweeping both hold `work/.lock`, so that a
+//! directory is never seen before its lock is held.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cooper_runtime::sys::fs as sysfs;
+
+use super::{Store, StoreError};
+
+/// This command's directory below `work/`; removed with all it holds when dropped.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+    next: AtomicU64,
+    _lock: File,
+}
+
+impl WorkDir {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A name in it that nobody has; nothing is created.
+    pub fn fresh(&self, prefix: &str) -> PathBuf {
+        self.path.join(format!("{prefix}{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What cannot be removed here (files of subordinate ids, seen from outside the namespace) the
+        // next command sweeps.
+        if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name())
+            && let Ok(dir) = sysfs::open_dir(parent)
+        {
+            let _ = sysfs::remove_tree_at(&dir, name);
+        }
+    }
+}
+
+impl Store {
+    /// Makes a work directory for this command.
+    pub fn work_dir(&self) -> Result<WorkDir, StoreError> {
+        let work = self.root.join("work");
+        let _gate = gate(&work)?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{}-", std::process::id()))
+            .tempdir_in(&work)
+            .map_err(StoreError::io("cannot create a directory in", &work))?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).map_err(StoreError::io("cannot open up", &work))?;
+        let path = dir.path().join("lock");
+        let lock = File::create_new(&path).map_err(StoreError::io("cannot create", &path))?;
+        lock.lock().map_err(StoreError::io("cannot lock", &path))?;
+        Ok(WorkDir { path: dir.keep(), next: AtomicU64::new(0), _lock: lock })
+    }
+
+    /// Removes what dead commands have left. Files of subordinate ids go only when this runs inside
+    /// the user namespace that maps them; what resists stays for the next sweep.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        let work = self.root.join("work");
+        let dir = sysfs::open_dir(&work).map_err(StoreError::io("cannot open", &work))?;
+        let mut dead = Vec::new();
+        {
+            let _gate = gate(&work)?;
+            for entry in fs::read_dir(&work).map_err(StoreError::io("cannot read", &work))?.flatten() {
+                let name = entry.file_name();
+                if name == ".lock" {
+                    continue;
+                }
+                match File::open(entry.path().join("lock")).map(|f| f.try_lock()) {
+                    Ok(Err(TryLockError::WouldBlock)) => continue,
+                    _ => dead.push(name),
+                }
+            }
+        }
+        for name in dead {
+            let _ = sysfs::remove_tree_at(&dir, &name);
+        }
+        Ok(())
+    }
+}
+
+fn gate(work: &Path) -> Result<File, StoreError> {
+    let path = work.join(".lock");
+    let gate = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
+    gate.lock().map_err(StoreError::io("cannot lock", &path))?;
+    Ok(gate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_dead_are_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let alive = store.work_dir().unwrap();
+        let dead = dir.path().join("work/1-dead/deep/er");
+        fs::create_dir_all(&dead).unwrap();
+        fs::write(dir.path().join("work/1-dead/lock"), "").unwrap();
+        fs::write(dead.join("file"), "x").unwrap();
+        store.sweep().unwrap();
+        assert!(alive.path().join("lock").exists());
+        assert!(!dir.path().join("work/1-dead").exists());
+        let path = alive.path().to_owned();
+        drop(alive);
+        assert!(!path.exists());
+    }
+}
