@@ -3,4 +3,5 @@
 
 pub mod dockerfile;
 pub mod image;
+pub mod plan;
 pub mod store;

@@ -109,7 +109,8 @@ pub struct Instruction {
     pub keyword: Span,
     /// Line number of the keyword, from 1.
     pub line: usize,
-    /// The instruction with continuations joined and comment lines dropped, without heredoc bodies.
+    /// The instruction with continuations joined and comment lines dropped, without heredoc bodies. Of one
+    /// behind `ONBUILD` instead what an image's `OnBuild` holds: heredocs included, blanks at the end kept.
     pub text: String,
     /// What it says.
     pub kind: Kind,
@@ -208,7 +209,8 @@ pub enum Source {
 pub struct Flag {
     /// Without the dashes.
     pub name: Spanned<String>,
-    /// Raw; `None` when there was no `=`.
+    /// Not expanded, but without its quotes and backslashes, since BuildKit removes those when it takes the
+    /// flags off the line; `None` when there was no `=`.
     pub value: Option<Word>,
 }
 

@@ -91,7 +91,7 @@ impl Stat {
             ctime: Time { sec: s.st_ctime, nsec: s.st_ctime_nsec as u32 },
             dev: s.st_dev,
             ino: s.st_ino,
-            nlink: s.st_nlink as u64,
+            nlink: s.st_nlink,
             rdev: (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)),
         }
     }

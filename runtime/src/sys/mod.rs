@@ -5,3 +5,5 @@
 //! passed on as [`std::io::Error`].
 
 pub mod fs;
+pub mod mount;
+pub mod process;

@@ -1,0 +1,131 @@
+//! Processes: fork, clone into namespaces, signals, descriptors.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
+use nix::unistd::Pid;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It returned this code.
+    Exited(i32),
+    /// A signal with this number killed it.
+    Signaled(i32),
+}
+
+/// Runs `child` in a copy of this process and gives its process id and a descriptor for it. The copy
+/// ends with the code that `child` returns; it never runs the caller's code.
+///
+/// # Errors
+/// Refuses when this process has more than one thread: the copy would hold locks that nobody is left
+/// to release.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<(Pid, OwnedFd)> {
+    clone(0, child)
+}
+
+/// Like [`fork`], with the copy in new namespaces (`CLONE_NEW…` flags).
+pub fn clone(namespaces: u64, child: impl FnOnce() -> i32) -> io::Result<(Pid, OwnedFd)> {
+    if thread_count()? != 1 {
+        return Err(io::Error::other("a process with several threads cannot be copied safely"));
+    }
+    let mut pidfd: libc::c_int = -1;
+    let mut args = libc_clone_args(namespaces, &mut pidfd);
+    // SAFETY: `args` is a live, properly sized structure; without CLONE_VM the child gets a copy of
+    // this address space like after fork(2), and with one thread (checked above) no lock can be held
+    // by a thread that the copy lacks. The child runs a Rust closure and leaves by _exit, so it never
+    // returns into frames whose destructors belong to the parent.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(101);
+            // SAFETY: _exit takes any value and does not return.
+            unsafe { libc::_exit(code) }
+        }
+        pid => {
+            // SAFETY: with CLONE_PIDFD the kernel has stored a new descriptor, ours alone, in `pidfd`.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok((Pid::from_raw(pid as i32), pidfd))
+        }
+    }
+}
+
+fn libc_clone_args(namespaces: u64, pidfd: &mut libc::c_int) -> libc::clone_args {
+    // SAFETY: clone_args is plain integers, for which zero is the documented "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = namespaces | libc::CLONE_PIDFD as u64;
+    args.pidfd = std::ptr::from_mut(pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args
+}
+
+/// Threads of this process.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Waits for a child and takes its exit status.
+pub fn wait(child: impl AsFd) -> io::Result<Ended> {
+    loop {
+        match nix::sys::wait::waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Ended::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signaled(signal as i32)),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => continue,
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Sends a signal to the process behind a pidfd; one that is gone is success.
+pub fn send_signal(child: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for the call's time, and a null siginfo asks for the default.
+    let done = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, child.as_fd().as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+    };
+    match done {
+        -1 => match io::Error::last_os_error() {
+            e if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            e => Err(e),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Gives every signal its default action and unblocks all: what a fresh program expects, and what
+/// Rust's runtime (which ignores SIGPIPE) and our own signal thread have changed.
+pub fn reset_signals() -> io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator() {
+        if signal != Signal::SIGKILL && signal != Signal::SIGSTOP {
+            // SAFETY: the default action installs no handler, so no code of ours can run on a signal.
+            unsafe { sigaction(signal, &default) }?;
+        }
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: close_range takes plain numbers; with CLOEXEC nothing is closed while we still run.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `fd` descriptor number `number` (0, 1 or 2), inherited by programs executed later.
+pub fn install_stdio(fd: impl AsFd, number: i32) -> io::Result<()> {
+    // SAFETY: dup2 onto a standard descriptor; nothing in this process owns 0 to 2 as an OwnedFd.
+    let done = unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) };
+    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes charge of a descriptor that the kernel has just passed to this process.
+pub(crate) fn own(received: std::os::fd::RawFd) -> OwnedFd {
+    // SAFETY: called only on the numbers that recvmsg(2) put into an SCM_RIGHTS message: fresh
+    // descriptors of this process that nothing else knows.
+    unsafe { OwnedFd::from_raw_fd(received) }
+}

@@ -1,0 +1,173 @@
+//! A stack of unpacked layers, read as one tree.
+//!
+//! The rules are those of the kernel's overlay (Documentation/filesystems/overlayfs.rst): the topmost
+//! layer that has a name wins; directories of that name further down are merged with it until a layer
+//! has something else there or an opaque directory; a character device 0:0 hides the name.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use cooper_runtime::sys::fs::{self, FileKind, Stat};
+
+use super::{LayerDir, RecordedOwners};
+
+/// The extended attribute with which overlay (mounted with `userxattr`) marks an opaque directory.
+pub const OPAQUE: &str = "user.overlay.opaque";
+
+/// A directory as all layers together show it.
+pub struct MergedDir {
+    /// The directories merged, topmost first.
+    parts: Vec<Part>,
+}
+
+struct Part {
+    dir: OwnedFd,
+    owners: Arc<RecordedOwners>,
+}
+
+/// What a merged directory has under one name.
+pub struct Found<'a> {
+    /// Its attributes; the owner as the image has it, recorded or real.
+    pub stat: Stat,
+    /// The directory of the layer that has it.
+    pub dir: BorrowedFd<'a>,
+    part: usize,
+}
+
+impl MergedDir {
+    /// The root of a stack of layers, lowest first.
+    pub fn root(layers: &[LayerDir]) -> io::Result<MergedDir> {
+        let open = |l: &LayerDir| Ok(Part { dir: fs::open_dir(&l.path)?, owners: l.owners.clone() });
+        let parts = layers.iter().rev().map(open).collect::<io::Result<Vec<_>>>()?;
+        Ok(MergedDir { parts })
+    }
+
+    /// Looks a name up; `path` is the name's path from the root, for recorded owners.
+    pub fn lookup(&self, name: &OsStr, path: &[u8]) -> io::Result<Option<Found<'_>>> {
+        for (at, part) in self.parts.iter().enumerate() {
+            match fs::try_stat_at(&part.dir, name)? {
+                None => continue,
+                Some(stat) if stat.is_whiteout() => return Ok(None),
+                Some(mut stat) => {
+                    if let Some(&(uid, gid)) = part.owners.get(path) {
+                        (stat.uid, stat.gid) = (uid, gid);
+                    }
+                    return Ok(Some(Found { stat, dir: part.dir.as_fd(), part: at }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens a directory that [`lookup`](Self::lookup) has found under `name`.
+    pub fn open(&self, name: &OsStr, found: &Found<'_>) -> io::Result<MergedDir> {
+        let mut parts = Vec::new();
+        for part in &self.parts[found.part..] {
+            match fs::try_stat_at(&part.dir, name)? {
+                None => continue,
+                Some(s) if s.kind != FileKind::Directory => break,
+                Some(_) => {}
+            }
+            let opaque = is_opaque(part.dir.as_fd(), name)?;
+            parts.push(Part { dir: fs::open_dir_at(&part.dir, name)?, owners: part.owners.clone() });
+            if opaque {
+                break;
+            }
+        }
+        Ok(MergedDir { parts })
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let mut names: BTreeMap<OsString, bool> = BTreeMap::new();
+        for part in &self.parts {
+            for entry in fs::list(&part.dir)? {
+                if names.contains_key(&entry.name) {
+                    continue;
+                }
+                let device = matches!(entry.kind, None | Some(FileKind::CharDevice));
+                let hidden = device && fs::stat_at(&part.dir, &entry.name)?.is_whiteout();
+                names.insert(entry.name, hidden);
+            }
+        }
+        Ok(names.into_iter().filter(|(_, hidden)| !hidden).map(|(name, _)| name).collect())
+    }
+
+    /// Attributes of the root directory: those of the topmost layer that speaks of it, else 0755
+    /// owned by root.
+    pub fn root_attributes(&self) -> io::Result<(u32, u32, u32)> {
+        for part in &self.parts {
+            let marked = fs::xattr_at(&part.dir, OsStr::new("."), OsStr::new(ROOT_MARK))?.is_some();
+            if marked {
+                let stat = fs::stat(&part.dir)?;
+                let (uid, gid) = part.owners.get(&b""[..]).copied().unwrap_or((stat.uid, stat.gid));
+                return Ok((stat.mode, uid, gid));
+            }
+        }
+        Ok((0o755, 0, 0))
+    }
+}
+
+/// The extended attribute of a layer's top directory that says that its attributes are the image's,
+/// and not just those of some directory.
+pub const ROOT_MARK: &str = "user.cooper.root";
+
+/// Whether a directory hides what lower layers have in it.
+pub fn is_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+    Ok(fs::xattr_at(dir, name, OsStr::new(OPAQUE))?.as_deref() == Some(b"y"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn layer(path: &Path) -> LayerDir {
+        std::fs::create_dir_all(path).unwrap();
+        LayerDir { path: path.to_owned(), owners: Arc::default() }
+    }
+
+    fn file(layer: &LayerDir, path: &str, text: &str) {
+        let path = layer.path.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn whiteout(layer: &LayerDir, name: &str) {
+        let dir = fs::open_dir(&layer.path).unwrap();
+        fs::make_node_at(&dir, OsStr::new(name), FileKind::CharDevice, (0, 0)).unwrap();
+    }
+
+    fn names(dir: &MergedDir) -> Vec<String> {
+        dir.names().unwrap().into_iter().map(|n| n.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn upper_layers_hide_what_they_should() {
+        let temp = tempfile::tempdir().unwrap();
+        let (low, mid, top) =
+            (layer(&temp.path().join("1")), layer(&temp.path().join("2")), layer(&temp.path().join("3")));
+        file(&low, "d/low", "");
+        file(&low, "gone", "");
+        file(&low, "was-file", "");
+        file(&mid, "d/mid", "");
+        file(&mid, "was-file/inner", "");
+        whiteout(&mid, "gone");
+        file(&top, "d/top", "");
+        let root = MergedDir::root(&[low, mid.clone(), top]).unwrap();
+        assert_eq!(names(&root), ["d", "was-file"]);
+        assert!(root.lookup(OsStr::new("gone"), b"gone").unwrap().is_none());
+        let open = |name: &str| {
+            let found = root.lookup(OsStr::new(name), name.as_bytes()).unwrap().unwrap();
+            root.open(OsStr::new(name), &found).unwrap()
+        };
+        assert_eq!(names(&open("d")), ["low", "mid", "top"]);
+        assert_eq!(names(&open("was-file")), ["inner"]);
+        let mid_dir = fs::open_dir(&mid.path).unwrap();
+        fs::set_xattr_at(mid_dir.as_fd(), OsStr::new("d"), OsStr::new(OPAQUE), b"y").unwrap();
+        assert_eq!(names(&open("d")), ["mid", "top"]);
+    }
+}

@@ -1,0 +1,75 @@
+//! From a frozen layer to a blob in the store.
+
+use std::io;
+use std::path::Path;
+
+use cooper_runtime::sys::fs;
+use serde::{Deserialize, Serialize};
+
+use super::freeze::FileOpener;
+use crate::image::{DiffId, Digest};
+use crate::layer::compress::{Compression, LayerWriter};
+use crate::layer::entry::{Entry, EntryKind};
+use crate::layer::write::TarWriter;
+use crate::store::{Store, StoreError, WorkDir};
+
+/// A layer as a manifest and a configuration speak of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackedLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// The blob's media type.
+    pub media_type: String,
+}
+
+/// What can go wrong while packing.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Reading the layer's files or writing the blob failed.
+    #[error("cannot write the layer: {0}")]
+    Io(#[from] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Writes the layer in `dir` as a blob: the tar is made once, and the diff ID, the compression and the
+/// blob's digest come from the same stream. `workers` threads compress.
+pub fn pack(
+    store: &Store,
+    work: &WorkDir,
+    dir: &Path,
+    entries: &[Entry],
+    compression: Compression,
+    workers: usize,
+) -> Result<PackedLayer, PackError> {
+    let root = fs::open_dir(dir)?;
+    let mut files = FileOpener::new(std::os::fd::AsFd::as_fd(&root))?;
+    let blob = store.new_blob(work)?;
+    let buffered = io::BufWriter::with_capacity(128 * 1024, blob);
+    // The tar writer hands on headers and file contents in whatever pieces they come; hashing wants
+    // larger ones.
+    let layer = LayerWriter::new(buffered, compression, workers)?;
+    let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 * 1024, layer));
+    for entry in entries {
+        match entry.kind {
+            EntryKind::File { .. } => tar.append(entry, &mut files.open(&entry.path)?)?,
+            _ => tar.append(entry, &mut io::empty())?,
+        }
+    }
+    let layer = tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let (buffered, digests) = layer.finish()?;
+    let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let digest = Digest::from_bytes(digests.digest);
+    store.commit_blob(blob, &digest)?;
+    Ok(PackedLayer {
+        diff_id: DiffId(Digest::from_bytes(digests.diff_id)),
+        digest,
+        size: digests.size,
+        media_type: compression.media_type().to_owned(),
+    })
+}

@@ -1,0 +1,163 @@
+//! Writing an image from the store into a layout.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{LayoutError, version_is_known};
+use crate::image::{Descriptor, media};
+use crate::registry::Contents;
+use crate::store::Store;
+use crate::store::refs::put_in_index;
+
+/// Under this name, in the layout, a blob waits until it is whole.
+const UNFINISHED: &str = ".cooper-unfinished";
+
+/// Adds an image of the store to the layout at `dir`, under `tag` if there is one; makes the layout
+/// where there is none. Other images in it stay. The image can be an index with all it names.
+///
+/// Blobs are linked where the file system allows it, so that a layout costs no space while the store
+/// lives, and copied elsewhere.
+///
+/// # Errors
+/// When the directory is something else or cannot be written; it is then as it was before.
+pub fn write_layout(
+    store: &Store,
+    manifest: &Descriptor,
+    dir: &Path,
+    tag: Option<&str>,
+) -> Result<(), LayoutError> {
+    let contents = Contents::of(store, manifest).map_err(LayoutError::Incomplete)?;
+    let mut writing = Writing { added: Vec::new() };
+    writing.make_dirs(dir)?;
+    // Two that write to one directory take turns. Locking the directory itself leaves nothing behind.
+    let lock = File::open(dir).map_err(LayoutError::io("cannot open", dir))?;
+    lock.lock().map_err(LayoutError::io("cannot lock", dir))?;
+    let unfinished = dir.join(UNFINISHED);
+    // Of a command that was killed: it held the lock that we hold now.
+    if unfinished.symlink_metadata().is_ok() {
+        fs::remove_file(&unfinished).map_err(LayoutError::io("cannot remove", &unfinished))?;
+    }
+    writing.prepare(dir)?;
+    let blobs = dir.join("blobs/sha256");
+    writing.make_dirs(&blobs)?;
+    let documents = contents.manifests.iter().map(|(digest, size, _)| (digest, *size));
+    for (digest, size) in contents.blobs.iter().map(|(digest, size)| (digest, *size)).chain(documents) {
+        let target = blobs.join(digest.hex());
+        let there = target.symlink_metadata().is_ok_and(|m| m.is_file() && m.len() == size);
+        if !there {
+            writing.place(&store.blob_path(digest), &unfinished, &target, size)?;
+        }
+    }
+    put_in_index(dir, tag, manifest.clone())?;
+    writing.added.clear();
+    Ok(())
+}
+
+/// What this command has put there so far; taken away again unless it is cleared in the end.
+struct Writing {
+    added: Vec<(PathBuf, Kind)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Dir,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // Newest first, and directories only if nobody has put something else into them.
+        for (path, kind) in self.added.iter().rev() {
+            let _ = match kind {
+                Kind::File => fs::remove_file(path),
+                Kind::Dir => fs::remove_dir(path),
+            };
+        }
+    }
+}
+
+impl Writing {
+    /// Makes a directory and those above it that are missing.
+    fn make_dirs(&mut self, dir: &Path) -> Result<(), LayoutError> {
+        match fs::create_dir(dir) {
+            Ok(()) => self.added.push((dir.to_owned(), Kind::Dir)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let Some(parent) = dir.parent() else { return Err(LayoutError::io("cannot create", dir)(e)) };
+                self.make_dirs(parent)?;
+                return self.make_dirs_once(dir);
+            }
+            Err(e) => return Err(LayoutError::io("cannot create", dir)(e)),
+        }
+        Ok(())
+    }
+
+    fn make_dirs_once(&mut self, dir: &Path) -> Result<(), LayoutError> {
+        match fs::create_dir(dir) {
+            Ok(()) => self.added.push((dir.to_owned(), Kind::Dir)),
+            Err(_) if dir.is_dir() => {}
+            Err(e) => return Err(LayoutError::io("cannot create", dir)(e)),
+        }
+        Ok(())
+    }
+
+    /// Makes an empty layout of an empty directory; accepts one that is a layout already.
+    fn prepare(&mut self, dir: &Path) -> Result<(), LayoutError> {
+        let marker = dir.join("oci-layout");
+        match fs::read(&marker) {
+            Ok(text) if version_is_known(&text) => {}
+            Ok(_) => {
+                let reason = "its `oci-layout` does not say version 1".to_owned();
+                return Err(LayoutError::NotALayout { dir: dir.to_owned(), reason });
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let mut entries = fs::read_dir(dir).map_err(LayoutError::io("cannot read", dir))?;
+                if entries.next().is_some() {
+                    return Err(LayoutError::Occupied { dir: dir.to_owned() });
+                }
+                self.write(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            }
+            Err(e) => return Err(LayoutError::io("cannot read", &marker)(e)),
+        }
+        let index = dir.join("index.json");
+        if index.symlink_metadata().is_err() {
+            let empty = serde_json::json!({ "schemaVersion": 2, "mediaType": media::INDEX, "manifests": [] });
+            self.write(&index, empty.to_string().as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, path: &Path, content: &[u8]) -> Result<(), LayoutError> {
+        // Before it exists, so that a write that fails half-way is taken away too.
+        self.added.push((path.to_owned(), Kind::File));
+        fs::write(path, content).map_err(LayoutError::io("cannot write", path))
+    }
+
+    /// Puts a blob in its place: a link to the store's where that can be, else a copy; whole or not at
+    /// all.
+    fn place(&mut self, from: &Path, unfinished: &Path, target: &Path, size: u64) -> Result<(), LayoutError> {
+        let new = target.symlink_metadata().is_err();
+        if fs::hard_link(from, unfinished).is_err() {
+            let copied = fs::copy(from, unfinished).map_err(LayoutError::io("cannot write", unfinished));
+            let copied = copied.and_then(|n| match n {
+                n if n == size => Ok(()),
+                _ => Err(LayoutError::io("cannot write", target)(io::ErrorKind::UnexpectedEof.into())),
+            });
+            if let Err(error) = copied {
+                let _ = fs::remove_file(unfinished);
+                return Err(error);
+            }
+        }
+        let moved = fs::rename(unfinished, target).map_err(LayoutError::io("cannot write", target));
+        if moved.is_err() || unfinished.exists() {
+            // rename(2) does nothing when both names are one file already.
+            let _ = fs::remove_file(unfinished);
+        }
+        moved?;
+        if new {
+            self.added.push((target.to_owned(), Kind::File));
+        }
+        Ok(())
+    }
+}
