@@ -1,2 +1,5 @@
 //! The program `cooper`.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    cooper::cli::main().into()
+}

@@ -42,7 +42,7 @@ install_wanted() {
 unpack_package() {
     local package=$1 dir=$2
     (
-        cd "$dir"
+        cd "$dir" || exit
         # As root apt drops to its own user for downloads, which may not write here; it then says so
         # and goes on as root. That is fine.
         apt-get -q download "$package" >/dev/null 2>&1 || {

@@ -23,7 +23,7 @@ busybox_base() (
         unpack_package busybox-static "$root/package"
     fi
 
-    cd "$root/root"
+    cd "$root/root" || exit
     mkdir -m 0755 bin etc home sbin usr usr/bin usr/sbin var
     mkdir -m 0700 root
     mkdir -m 1777 tmp var/tmp
@@ -56,6 +56,7 @@ END
 # The machine's own Debian sources, one line each as apt writes them. Asking apt instead of reading
 # its files covers both file formats; other origins' repositories are none of the base's business.
 debian_sources() {
+    # shellcheck disable=SC2016 # apt expands these
     apt-get indextargets --format '$(ORIGIN)|$(SIGNED_BY)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)' \
         'Created-By: Packages' 'Identifier: Packages' |
         awk -F'|' '$1 == "Debian" {
@@ -77,9 +78,9 @@ debian_base() (
         debian_sources >"$sources"
     fi
     [ -s "$sources" ] || die "apt knows no Debian sources on this machine"
-    # What was downloaded is signed, and what is unpacked here is thrown away or built on: no fsync,
-    # no documentation, no caches.
-    quietly "mmdebstrap" env SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" mmdebstrap --quiet --variant=minbase \
+    # What is unpacked here becomes a tar and is thrown away: in memory if there is room (dpkg's many
+    # fsyncs are half of the time on a disk), without documentation and caches.
+    quietly "mmdebstrap" env TMPDIR="$(scratch_memory 2000)" SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" mmdebstrap --quiet --variant=minbase \
         --aptopt='Acquire::Languages "none"' \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -91,6 +92,19 @@ debian_base() (
         --format=tar "$@" "$(debian_release)" "$out.part" "$sources"
     mv "$out.part" "$out"
 )
+
+# A directory in memory with so many free megabytes, if there is one in which programs and devices may
+# be: containers often mount /dev/shm small and noexec. Else the ordinary temporary directory.
+scratch_memory() {
+    local free options
+    free=$(df --output=avail -m /dev/shm 2>/dev/null | tail -n 1)
+    options=$(findmnt -n -o OPTIONS -T /dev/shm 2>/dev/null || true)
+    if [ "${free:-0}" -gt "$1" ] && ! grep -q -E '(^|,)(noexec|nodev|nosuid)(,|$)' <<<"$options"; then
+        printf '/dev/shm\n'
+    else
+        printf '%s\n' "${TMPDIR:-/var/tmp}"
+    fi
+}
 
 debian_release() { (. /etc/os-release && printf '%s\n' "$VERSION_CODENAME"); }
 
@@ -104,5 +118,23 @@ cached_base() {
     BASE=$dir/$name.tar
     [ -e "$BASE" ] && return
     mkdir -p "$dir"
-    "$maker" "$BASE" "$@" || die "could not make the base $name"
+    "$maker" "$BASE" "$@"
 }
+
+# A Debian with a C compiler and this machine's Rust toolchain in /usr/local: what the Containerfile of
+# the repository starts from. Of the toolchain only what compiles comes along: documentation, clippy and
+# rustfmt are two thirds of it. (Sourced after cargo.sh too.)
+rust_base() (
+    local out=$1 sysroot host toolchain
+    sysroot=$(cd "$REPO" && "${CARGO_AS[@]}" "$(dirname "$CARGO")/rustc" --print sysroot)
+    host=$(cd "$REPO" && "${CARGO_AS[@]}" "$(dirname "$CARGO")/rustc" -vV | sed -n 's/^host: //p')
+    [ "$sysroot" != /usr ] || die "the Rust toolchain is the distribution's; this needs one of rustup's, which can be moved"
+    toolchain=$(mktemp)
+    trap 'rm -f "$toolchain"' EXIT
+    (
+        cd "$sysroot" || exit
+        tar -c "${DETERMINISTIC[@]}" --format=posix --pax-option=delete=atime,delete=ctime -f "$toolchain" \
+            bin/cargo bin/rustc lib/*.so* "lib/rustlib/$host"
+    )
+    debian_base "$out" --include=gcc,libc6-dev --customize-hook="tar-in $toolchain /usr/local"
+)

@@ -36,5 +36,6 @@ target_dir() {
 # Builds the release program and sets COOPER to it. The build's own progress goes to the terminal.
 build_release() {
     cargo build --release --locked --bin cooper || die "cargo build failed"
+    # shellcheck disable=SC2034 # for the calling script
     COOPER=$(target_dir)/release/cooper
 }

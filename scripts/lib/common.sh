@@ -4,7 +4,7 @@
 
 set -euo pipefail
 
-# bash 4.4 lets an error inside $(…) through unless told otherwise.
+# Without this an error inside $(…) goes unnoticed.
 shopt -s inherit_errexit
 
 # A login shell without /usr/sbin in its PATH is common, and useradd lives there.
@@ -87,12 +87,17 @@ remove_tree() {
     unshare --user --map-root-user --map-auto -- rm -rf "$1"
 }
 
-# Makes a temporary directory that goes away with the script, and prints nothing: its path is in the
-# variable named by $1. It is on disk rather than in /tmp, which may be a small tmpfs or noexec.
+# Makes a temporary directory that goes away with the script, and sets TEMP to it. It is on disk
+# rather than in /tmp, which may be a small tmpfs or noexec.
 temp_dir() {
-    local -n made=$1
-    made=$(mktemp -d "${TMPDIR:-/var/tmp}/cooper-${2:-$SCRIPT}.XXXXXX")
-    at_exit remove_tree "$made"
+    TEMP=$(mktemp -d "${TMPDIR:-/var/tmp}/cooper-$SCRIPT.XXXXXX")
+    at_exit remove_tree "$TEMP"
+}
+
+# Prints the comment at the top of the calling script, which is its help, and ends.
+usage() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    exit 0
 }
 
 # --- Root --------------------------------------------------------------------------------------------

@@ -178,7 +178,10 @@ pub enum ApplyError {
     )]
     Device(Vec<u8>),
     /// An owner that does not exist here.
-    #[error("cannot give {} to {uid}:{gid}: {source} (are both ids in the range that /etc/subuid and /etc/subgid grant?)", show(path))]
+    #[error(
+        "cannot give {} to {uid}:{gid}: {source} (are both ids in the range that /etc/subuid and /etc/subgid grant?)",
+        show(path)
+    )]
     Owner {
         /// The entry.
         path: Vec<u8>,
@@ -266,8 +269,13 @@ struct Dir {
 }
 
 impl Dir {
-    const IMPLIED: Self =
-        Self { mode: 0o755, owner: (0, 0), mtime: Time { sec: 0, nsec: 0 }, xattrs: BTreeMap::new(), opaque: false };
+    const IMPLIED: Self = Self {
+        mode: 0o755,
+        owner: (0, 0),
+        mtime: Time { sec: 0, nsec: 0 },
+        xattrs: BTreeMap::new(),
+        opaque: false,
+    };
 }
 
 struct Applier<'a> {

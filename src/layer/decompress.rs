@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn what_is_cut_off_is_an_error() {
         let data = noise(70_000);
-        for whole in [gzip(&data), [gzip(&data), gzip(&data)].concat(), zstd::encode_all(&*data, 1).unwrap()] {
+        for whole in [gzip(&data), [gzip(&data), gzip(&data)].concat(), zstd::encode_all(&*data, 1).unwrap()]
+        {
             for keep in [7, 11, 17, whole.len() / 3, whole.len() / 2 + 5, whole.len() - 9, whole.len() - 1] {
                 assert!(read(&whole[..keep]).is_err(), "{keep} of {} bytes", whole.len());
             }
@@ -157,7 +158,8 @@ mod tests {
         let mut exact = Limited::new(decompressor(&*bomb).unwrap(), 1 << 20);
         exact.read_to_end(&mut out).unwrap();
         assert_eq!((out.len(), exact.passed()), (1 << 20, 1 << 20));
-        let error = Limited::new(decompressor(&*bomb).unwrap(), (1 << 20) - 1).read_to_end(&mut out).unwrap_err();
+        let error =
+            Limited::new(decompressor(&*bomb).unwrap(), (1 << 20) - 1).read_to_end(&mut out).unwrap_err();
         assert!(error.to_string().contains("1048575"), "{error}");
     }
 }

@@ -112,9 +112,13 @@ mod tests {
         for kept in ["security.capability", "user.x", "user.overlayx", "system.posix_acl_access"] {
             assert!(kept_xattr(kept.as_bytes()), "{kept}");
         }
-        for left in
-            ["security.selinux", "trusted.overlay.opaque", "user.overlay.redirect", "user.cooper.root", "user."]
-        {
+        for left in [
+            "security.selinux",
+            "trusted.overlay.opaque",
+            "user.overlay.redirect",
+            "user.cooper.root",
+            "user.",
+        ] {
             assert!(!kept_xattr(left.as_bytes()), "{left}");
         }
     }

@@ -24,5 +24,5 @@ pub mod read;
 mod sparse;
 pub mod write;
 
-//#[cfg(test)]
-//mod tests;
+#[cfg(test)]
+mod tests;

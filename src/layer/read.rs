@@ -20,7 +20,8 @@ use cooper_runtime::sys::fs::Time;
 
 use super::entry::EntryKind;
 use super::pax::{self, Overrides, Records};
-use super::sparse::{self, Extent};
+use super::sparse;
+pub use super::sparse::Extent;
 
 pub(super) const BLOCK: usize = 512;
 /// The most bytes that a pax header or a GNU long name may have.
@@ -493,9 +494,10 @@ fn signed(field: &[u8]) -> Option<i64> {
         let negative = field[0] & 0x40 != 0;
         let first = if negative { field[0] } else { field[0] & 0x7f };
         let start = if negative { -1i64 } else { 0 };
-        return [first].iter().chain(&field[1..]).try_fold(start, |n, byte| {
-            n.checked_mul(256).map(|n| n | i64::from(*byte))
-        });
+        return [first]
+            .iter()
+            .chain(&field[1..])
+            .try_fold(start, |n, byte| n.checked_mul(256).map(|n| n | i64::from(*byte)));
     }
     let trimmed = field.trim_ascii_start();
     let end = trimmed.iter().position(|b| matches!(b, 0 | b' ')).unwrap_or(trimmed.len());

@@ -73,7 +73,8 @@ impl Records {
 
 fn pairs(numbers: &[u64]) -> Option<Vec<Extent>> {
     let (pairs, rest) = numbers.as_chunks::<2>();
-    rest.is_empty().then(|| pairs.iter().map(|[offset, length]| Extent { offset: *offset, length: *length }).collect())
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[offset, length]| Extent { offset: *offset, length: *length }).collect())
 }
 
 /// The map of format 1.0 as its blocks come in.
@@ -140,7 +141,7 @@ impl Expansion {
         if end > size || sum != stored || size > i64::MAX as u64 {
             return None;
         }
-        let mut extents = map.to_vec().into_iter();
+        let mut extents = Vec::from(map).into_iter();
         let current = extents.next();
         Some(Self { extents, current, position: 0, size })
     }

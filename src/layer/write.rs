@@ -32,8 +32,9 @@
 //!    number that rule 5 puts into the pax header is 0 here. User and group names (265, 297) and the
 //!    prefix (345) are never used.
 //! 4. **A whiteout** is an empty regular file with mode, uid, gid and mtime 0 and no extended
-//!    attributes, whatever was known of the name. **A hardlink** repeats mode, uid, gid and mtime of its
-//!    target, and has no extended attributes.
+//!    attributes, whatever was known of the name. **A hardlink**: of several names of one file the first in
+//!    order is written as the file, and the others as hardlinks to that one, repeating its mode, uid, gid
+//!    and mtime, without extended attributes.
 //! 5. **The pax header** is there if it has at least one of these records:
 //!
 //!    | key | when | value |
@@ -80,13 +81,16 @@ impl<W: Write> TarWriter<W> {
     /// size; more or less is an error, as a file changed while it was read would give a layer that
     /// nobody can reproduce.
     ///
-    /// A path that is not in the form of [`Entry::path`], and a name that begins with `.wh.` (which
+    /// Entries come in order (debug builds assert it). A path that is not in the form of [`Entry::path`], and a name that begins with `.wh.` (which
     /// every reader would take for a whiteout), are errors.
     pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
         check(entry)?;
         if cfg!(debug_assertions) {
             if let Some(last) = &self.last {
                 assert!(*last < entry.path, "{} after {}", show(&entry.path), show(last));
+            }
+            if let EntryKind::Hardlink { target } = &entry.kind {
+                assert!(*target < entry.path, "{} before its target {}", show(&entry.path), show(target));
             }
             self.last = Some(entry.path.clone());
         }
@@ -144,7 +148,9 @@ impl<W: Write> TarWriter<W> {
             self.pax(&records)?;
         }
         let device = match entry.kind {
-            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => (major, minor),
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+                (major, minor)
+            }
             _ => (0, 0),
         };
         let fields = Fields {
@@ -339,7 +345,9 @@ fn check(entry: &Entry) -> io::Result<()> {
             return refuse("the path is not made of plain names");
         }
         if part.starts_with(WHITEOUT_PREFIX) {
-            return refuse("names that begin with `.wh.` mean removed files in an image; rename or delete it");
+            return refuse(
+                "names that begin with `.wh.` mean removed files in an image; rename or delete it",
+            );
         }
     }
     match &entry.kind {

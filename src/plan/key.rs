@@ -27,12 +27,17 @@ impl InstructionKey {
     pub fn on(self, parent: Option<ChainId>) -> StepKey {
         StepKey { instruction: self, parent: parent.map_or_else(|| Digest::of(b"scratch"), |c| c.0) }
     }
+
+    /// The directory of this instruction's records, one for each parent it was run on.
+    pub fn directory(self) -> String {
+        format!("steps/{}", self.0.hex())
+    }
 }
 
 impl StepKey {
     /// The name of the step's record in the cache.
     pub fn record(&self) -> String {
-        format!("steps/{}/{}", self.instruction.0.hex(), self.parent.hex())
+        format!("{}/{}", self.instruction.directory(), self.parent.hex())
     }
 }
 

@@ -183,7 +183,8 @@ fn whole_characters(begun: &mut Vec<u8>, bytes: &[u8]) -> String {
     // Only the last three bytes can be the start of a character whose end is still to come.
     for back in 1..=all.len().min(3) {
         let rest = &all[all.len() - back..];
-        if matches!(str::from_utf8(rest), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none()) {
+        if matches!(str::from_utf8(rest), Err(error) if error.valid_up_to() == 0 && error.error_len().is_none())
+        {
             *begun = rest.to_vec();
             all.truncate(all.len() - back);
             break;

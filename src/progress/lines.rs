@@ -150,7 +150,11 @@ impl Lines {
 /// Text of one line from bytes of one line: invalid UTF-8 replaced, control characters dropped.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    if text.chars().all(is_harmless) { text.into_owned() } else { text.chars().filter(|&c| is_harmless(c)).collect() }
+    if text.chars().all(is_harmless) {
+        text.into_owned()
+    } else {
+        text.chars().filter(|&c| is_harmless(c)).collect()
+    }
 }
 
 /// Whether a terminal shows the character, rather than obeying it. The last two ranges turn the direction

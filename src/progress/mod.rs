@@ -13,6 +13,7 @@ mod json;
 mod lines;
 mod plain;
 mod quiet;
+mod screen;
 mod tail;
 #[cfg(test)]
 mod tests;

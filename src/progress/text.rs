@@ -20,7 +20,8 @@ pub(super) fn title(label: &str, text: &str) -> String {
 
 /// The lines of a warning or note: the word before the first, the others indented.
 pub(super) fn notice(word: &str, text: &str) -> Vec<String> {
-    let mut lines: Vec<String> = text.trim_end().lines().map(|line| format!("  {}", one_line(line))).collect();
+    let mut lines: Vec<String> =
+        text.trim_end().lines().map(|line| format!("  {}", one_line(line))).collect();
     match lines.first_mut() {
         Some(first) => first.replace_range(..2, &format!("{word}: ")),
         None => lines.push(format!("{word}:")),

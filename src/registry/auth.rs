@@ -75,10 +75,14 @@ pub(super) fn fetch_token(
     scope: &str,
     security: Security,
 ) -> Result<HeaderValue, TokenError> {
-    let unusable = |host: &str, reason: &str| TokenError::Unusable { host: host.to_owned(), reason: reason.to_owned() };
+    let unusable =
+        |host: &str, reason: &str| TokenError::Unusable { host: host.to_owned(), reason: reason.to_owned() };
     let realm = challenge.get("realm").unwrap_or_default();
     let Some(mut url) = Url::parse(realm) else {
-        return Err(unusable(from.authority(), &format!("`{}` is not a token service's address", shown(realm))));
+        return Err(unusable(
+            from.authority(),
+            &format!("`{}` is not a token service's address", shown(realm)),
+        ));
     };
     let host = url.authority().to_owned();
     if url.scheme() == Scheme::Http && security == Security::Strict {
@@ -110,7 +114,7 @@ pub(super) fn fetch_token(
         access_token: Option<String>,
     }
     let mut text = Vec::new();
-    let read = answer.body.into_reader().take(TOKEN_LIMIT).read_to_end(&mut text);
+    let read = answer.into_reader().take(TOKEN_LIMIT).read_to_end(&mut text);
     read.map_err(|e| unusable(&host, &format!("its answer broke off: {e}")))?;
     // Not with the parser's message: it may show a part of the token.
     let granted: Granted =
@@ -119,8 +123,8 @@ pub(super) fn fetch_token(
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(unusable(&host, "its answer holds no token"));
     }
-    let mut value =
-        HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| unusable(&host, "its answer holds no token"))?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| unusable(&host, "its answer holds no token"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -192,7 +196,18 @@ mod tests {
 
     #[test]
     fn nonsense_is_skipped_and_ends() {
-        for text in ["", ",,,", "=", "===", "=x,=y", "Bearer realm=\"", "a b c", "Bearer =", "\"", "Bearer realm=\"\\"] {
+        for text in [
+            "",
+            ",,,",
+            "=",
+            "===",
+            "=x,=y",
+            "Bearer realm=\"",
+            "a b c",
+            "Bearer =",
+            "\"",
+            "Bearer realm=\"\\",
+        ] {
             parse_challenges(text);
         }
         assert_eq!(parse_challenges("Bearer realm=\"x")[0].get("realm"), Some("x"));

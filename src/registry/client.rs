@@ -147,7 +147,11 @@ impl Client {
     ///
     /// # Errors
     /// When the registry cannot be reached or wants credentials.
-    pub fn manifest_digest(&self, endpoint: &Endpoint, target: &Target) -> Result<Option<Digest>, RegistryError> {
+    pub fn manifest_digest(
+        &self,
+        endpoint: &Endpoint,
+        target: &Target,
+    ) -> Result<Option<Digest>, RegistryError> {
         let named = endpoint.named(target);
         let request = Request {
             method: Method::HEAD,
@@ -171,10 +175,15 @@ impl Client {
         let action = format!("pull {}", endpoint.repository);
         let request = Request {
             path: format!("blobs/{digest}"),
-            ..Request::new(endpoint, Access::Pull, action, format!("blob {digest} in {}", endpoint.repository))
+            ..Request::new(
+                endpoint,
+                Access::Pull,
+                action,
+                format!("blob {digest} in {}", endpoint.repository),
+            )
         };
         let answer = self.expect(&request, &[200])?;
-        Ok(BlobStream { reader: Box::new(answer.body.into_reader()), host: endpoint.host.clone() })
+        Ok(BlobStream { reader: Box::new(answer.into_reader()), host: endpoint.host.clone() })
     }
 
     /// Fetches a blob that is a document, and checks its digest.
@@ -224,7 +233,12 @@ impl Client {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
             content: Content::Empty,
-            ..Request::new(endpoint, Access::Push, push_to(endpoint), format!("repository {}", endpoint.repository))
+            ..Request::new(
+                endpoint,
+                Access::Push,
+                push_to(endpoint),
+                format!("repository {}", endpoint.repository),
+            )
         };
         let answer = self.expect(&start, &[202])?;
         let location = upload_url(&answer, endpoint.security).map_err(|e| self.send_error(&start, e))?;
@@ -289,7 +303,11 @@ impl Client {
         let origin = base.origin();
         let url = match &request.url {
             Some(url) => url.clone(),
-            None => Url::new(base.scheme(), base.authority(), format!("/v2/{}/{}", endpoint.repository, request.path)),
+            None => Url::new(
+                base.scheme(),
+                base.authority(),
+                format!("/v2/{}/{}", endpoint.repository, request.path),
+            ),
         };
         let rights = if request.access == Access::Push { "pull,push" } else { "pull" };
         let scope = format!("repository:{}:{rights}", endpoint.repository);
@@ -318,7 +336,9 @@ impl Client {
                 action: request.action.clone(),
                 detail: format!(" ({host} gives no token without credentials)"),
             },
-            TokenError::Unusable { host, reason } => RegistryError::Token { host, scope: scope.clone(), reason },
+            TokenError::Unusable { host, reason } => {
+                RegistryError::Token { host, scope: scope.clone(), reason }
+            }
         })?;
         self.tokens.put(origin, &scope, token.clone());
         call.authorization = Some(token);
@@ -455,7 +475,7 @@ fn header_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 fn read_document(answer: Answer, host: &str, what: &str) -> Result<Vec<u8>, RegistryError> {
-    read_limited(&mut answer.body.into_reader(), host, what)
+    read_limited(&mut answer.into_reader(), host, what)
 }
 
 fn read_limited(reader: &mut dyn Read, host: &str, what: &str) -> Result<Vec<u8>, RegistryError> {
@@ -482,12 +502,14 @@ fn detail(answer: Answer) -> String {
         message: Option<String>,
     }
     let mut text = Vec::new();
-    let _ = answer.body.into_reader().take(DETAIL_LIMIT).read_to_end(&mut text);
+    let _ = answer.into_reader().take(DETAIL_LIMIT).read_to_end(&mut text);
     let Ok(Errors { errors }) = serde_json::from_slice::<Errors>(&text) else { return String::new() };
     let parts: Vec<String> = errors
         .iter()
         .take(3)
-        .map(|e| [e.code.as_deref(), e.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .map(|e| {
+            [e.code.as_deref(), e.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ")
+        })
         .collect();
     let line: String = parts.join("; ").chars().filter(|c| !c.is_control()).take(300).collect();
     if line.is_empty() { line } else { format!(" ({line})") }

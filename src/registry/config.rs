@@ -3,7 +3,7 @@
 //!
 //! The rules are those of containers-registries.conf(5): of all `[[registry]]` tables the one with the
 //! longest prefix of the name counts, and only that one; its mirrors are asked first, then its
-//! location. Parsing is pure; [`super::files`] finds and reads the files.
+//! location. Parsing is pure; `files.rs` finds and reads the files.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -201,7 +201,9 @@ impl Registries {
         }
         let file: File = toml::from_str(text).map_err(syntax)?;
         let search = match file.unqualified_search_registries {
-            Some(hosts) => Some(hosts.iter().map(|h| search_host(h)).collect::<Result<_, _>>().map_err(value)?),
+            Some(hosts) => {
+                Some(hosts.iter().map(|h| search_host(h)).collect::<Result<_, _>>().map_err(value)?)
+            }
             None => None,
         };
         let mut registries: Vec<Registry> = Vec::new();
@@ -319,10 +321,9 @@ impl Registries {
             }
         }
         match best {
-            Some((registry, _)) if registry.blocked => Err(ConfigError::Blocked {
-                reference: full.to_owned(),
-                prefix: registry.prefix.clone(),
-            }),
+            Some((registry, _)) if registry.blocked => {
+                Err(ConfigError::Blocked { reference: full.to_owned(), prefix: registry.prefix.clone() })
+            }
             best => Ok(best),
         }
     }
@@ -336,8 +337,10 @@ fn match_prefix(full: &str, prefix: &str, any_port: bool) -> Option<usize> {
         let host_end = full.find('/')?;
         let host = &full[..host_end];
         let name = host.split_once(':').map_or(host, |(name, _)| name);
-        return ((any_port || name.len() == host.len()) && name.len() > domain.len() && name.ends_with(domain))
-            .then_some(host_end);
+        return ((any_port || name.len() == host.len())
+            && name.len() > domain.len()
+            && name.ends_with(domain))
+        .then_some(host_end);
     }
     let rest = full.strip_prefix(prefix)?;
     match rest.as_bytes().first() {
@@ -376,7 +379,9 @@ fn registry(table: RegistryTable) -> Result<Registry, String> {
         return Err(format!("prefix = \"{prefix}\": a wildcard is `*.` and a domain, nothing more"));
     }
     if prefix[usize::from(wildcard)..].contains('*') || location.contains('*') {
-        return Err(format!("`*` stands only at the beginning of a prefix, not in `{prefix}` (`{location}`)"));
+        return Err(format!(
+            "`*` stands only at the beginning of a prefix, not in `{prefix}` (`{location}`)"
+        ));
     }
     if location.is_empty() && !wildcard {
         return Err(match prefix.as_str() {
@@ -397,7 +402,9 @@ fn registry(table: RegistryTable) -> Result<Registry, String> {
             }
         };
         if table.mirror_by_digest_only && !mirror.pull_from_mirror.is_empty() {
-            return Err(format!("`{prefix}` has mirror-by-digest-only and a mirror with pull-from-mirror: use one"));
+            return Err(format!(
+                "`{prefix}` has mirror-by-digest-only and a mirror with pull-from-mirror: use one"
+            ));
         }
         let used_for = if table.mirror_by_digest_only { MirrorUse::DigestOnly } else { used_for };
         let location = check_location(&mirror.location)?;
@@ -437,7 +444,9 @@ fn check_alias(alias: &str, target: &str) -> Result<(), String> {
     match target.parse::<ImageName>() {
         _ if target.is_empty() => Ok(()),
         Ok(name) if name.registry.is_some() && bare(&name) => Ok(()),
-        _ => Err(format!("aliases: `{alias}` = `{target}`: expected registry and repository, without tag or digest")),
+        _ => Err(format!(
+            "aliases: `{alias}` = `{target}`: expected registry and repository, without tag or digest"
+        )),
     }
 }
 
@@ -460,3 +469,6 @@ fn unknown_fields(table: &toml::Table) -> Vec<String> {
     }
     unknown
 }
+
+#[cfg(test)]
+mod tests;

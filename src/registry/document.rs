@@ -8,7 +8,8 @@
 use serde_json::Value;
 
 use crate::image::{
-    Descriptor, DiffId, Digest, DigestError, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, media,
+    Descriptor, DiffId, Digest, DigestError, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform,
+    media,
 };
 use crate::store::blobs::DOCUMENT_LIMIT;
 
@@ -54,7 +55,9 @@ pub enum DocumentError {
         found: u64,
     },
     /// A descriptor announces a document of absurd size.
-    #[error("{digest} is announced with {size} bytes, where no honest document has more than {DOCUMENT_LIMIT}")]
+    #[error(
+        "{digest} is announced with {size} bytes, where no honest document has more than {DOCUMENT_LIMIT}"
+    )]
     TooLarge {
         /// Which.
         digest: Digest,
@@ -88,9 +91,9 @@ pub enum DocumentError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// Several images, by platform.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 /// One layer of an image, with types instead of strings.
@@ -149,10 +152,14 @@ impl Document {
         };
         let mut value: Value = serde_json::from_slice(bytes).map_err(malformed("manifest"))?;
         let Some(object) = value.as_object_mut() else {
-            return Err(DocumentError::Malformed { kind: "manifest", reason: "it is not an object".to_owned() });
+            return Err(DocumentError::Malformed {
+                kind: "manifest",
+                reason: "it is not an object".to_owned(),
+            });
         };
         let announced = announced.filter(|a| media::is_index(a) || media::is_manifest(a) || is_foreign(a));
-        let own = object.get("mediaType").and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
+        let own =
+            object.get("mediaType").and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_owned);
         if object.get("schemaVersion").and_then(Value::as_u64) == Some(1)
             || announced.is_some_and(|a| a.starts_with("application/vnd.docker.distribution.manifest.v1+"))
         {
@@ -161,7 +168,10 @@ impl Document {
         if let (Some(announced), Some(own)) = (announced, &own)
             && announced != own
         {
-            return Err(DocumentError::Contradiction { announced: announced.to_owned(), found: format!("`{own}`") });
+            return Err(DocumentError::Contradiction {
+                announced: announced.to_owned(),
+                found: format!("`{own}`"),
+            });
         }
         let has = |key: &str| object.get(key).is_some_and(|v| !v.is_null());
         let (as_index, as_manifest) = (has("manifests"), has("layers") || has("config"));
@@ -188,16 +198,23 @@ impl Document {
             *entry = Value::Array(Vec::new());
         }
         if is_index {
-            serde_json::from_value(value).map(Document::Index).map_err(malformed("image index"))
+            serde_json::from_value(value)
+                .map(|i| Document::Index(Box::new(i)))
+                .map_err(malformed("image index"))
         } else {
-            serde_json::from_value(value).map(Document::Manifest).map_err(malformed("image manifest"))
+            serde_json::from_value(value)
+                .map(|m| Document::Manifest(Box::new(m)))
+                .map_err(malformed("image manifest"))
         }
     }
 }
 
 fn is_foreign(media_type: &str) -> bool {
     // What servers say about any file, and what thus announces nothing.
-    !matches!(media_type, "" | "application/json" | "application/octet-stream" | "text/plain" | "binary/octet-stream")
+    !matches!(
+        media_type,
+        "" | "application/json" | "application/octet-stream" | "text/plain" | "binary/octet-stream"
+    )
 }
 
 /// The digest in a descriptor, as one that we can check.
@@ -215,14 +232,16 @@ pub fn descriptor(media_type: &str, size: u64, digest: &Digest) -> Descriptor {
     Descriptor::new(MediaType::from(media_type), size, digest)
 }
 
+/// Gets the document that a descriptor names, and checks its digest.
+pub(crate) type Fetch<'a, E> = &'a mut dyn FnMut(&Digest, &Descriptor) -> Result<Vec<u8>, E>;
+
 /// Picks the image for `platform` from a document, which may be an index, and reads its configuration.
-/// `fetch` gets a document that a descriptor names and checks its digest.
 pub(crate) fn select<E>(
     root: &Digest,
     bytes: Vec<u8>,
     announced: Option<&str>,
     platform: &Platform,
-    fetch: &mut dyn FnMut(&Digest, &Descriptor) -> Result<Vec<u8>, E>,
+    fetch: Fetch<'_, E>,
 ) -> Result<Pulled, SelectError<E>> {
     let mut digest = *root;
     let mut bytes = bytes;
@@ -269,9 +288,14 @@ pub(crate) fn select<E>(
         let layers = layers
             .into_iter()
             .zip(diff_ids)
-            .map(|((digest, size, media_type), diff_id)| Layer { digest, size, media_type, diff_id: *diff_id })
+            .map(|((digest, size, media_type), diff_id)| Layer {
+                digest,
+                size,
+                media_type,
+                diff_id: *diff_id,
+            })
             .collect();
-        return Ok(Pulled { manifest: own, pinned: *root, manifest_document: manifest, config, layers });
+        return Ok(Pulled { manifest: own, pinned: *root, manifest_document: *manifest, config, layers });
     }
     Err(SelectError::Document { digest: *root, source: DocumentError::Nesting })
 }
@@ -285,11 +309,7 @@ fn checked(descriptor: &Descriptor) -> Result<Digest, DocumentError> {
     }
 }
 
-fn get<E>(
-    digest: &Digest,
-    descriptor: &Descriptor,
-    fetch: &mut dyn FnMut(&Digest, &Descriptor) -> Result<Vec<u8>, E>,
-) -> Result<Vec<u8>, SelectError<E>> {
+fn get<E>(digest: &Digest, descriptor: &Descriptor, fetch: Fetch<'_, E>) -> Result<Vec<u8>, SelectError<E>> {
     let bytes = fetch(digest, descriptor).map_err(SelectError::Fetch)?;
     let (expected, found) = (descriptor.size(), bytes.len() as u64);
     if expected != found {
@@ -302,7 +322,9 @@ fn get<E>(
 fn check_config_type(manifest: &ImageManifest) -> Result<(), DocumentError> {
     match manifest.config().media_type().to_string().as_str() {
         // The last is what Docker's first programs with schema 2 have pushed.
-        media::CONFIG | "application/vnd.docker.container.image.v1+json" | "application/octet-stream" => Ok(()),
+        media::CONFIG | "application/vnd.docker.container.image.v1+json" | "application/octet-stream" => {
+            Ok(())
+        }
         other => Err(DocumentError::NotAnImage(other.to_owned())),
     }
 }

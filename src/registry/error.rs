@@ -124,7 +124,7 @@ pub enum RegistryError {
         /// The name asked for.
         name: String,
         /// The platform wanted.
-        platform: Platform,
+        platform: Box<Platform>,
         /// Those that are there.
         platforms: Vec<String>,
     },
@@ -140,7 +140,7 @@ pub enum RegistryError {
     #[error("{reference} was found nowhere:{}", tried.iter().map(|(e, why)| format!("\n  {e}: {why}")).collect::<String>())]
     Everywhere {
         /// The name asked for.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Each place, with what went wrong there.
         tried: Vec<(String, RegistryError)>,
     },
@@ -148,7 +148,7 @@ pub enum RegistryError {
     #[error("cannot push {found} as {reference}: that name has another digest")]
     OtherDigest {
         /// The name to push to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// The image's digest.
         found: Digest,
     },
@@ -156,7 +156,7 @@ pub enum RegistryError {
     #[error("cannot push {reference}: {source}")]
     Incomplete {
         /// The name to push to.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What is missing or wrong.
         source: ContentsError,
     },
@@ -172,7 +172,9 @@ pub enum ConnectionError {
     #[error("refused the connection: is it running?")]
     Refused,
     /// No such host.
-    #[error("cannot be found: no address is known for this host name (is it spelt right, and is there a network?)")]
+    #[error(
+        "cannot be found: no address is known for this host name (is it spelt right, and is there a network?)"
+    )]
     UnknownHost,
     /// Nothing for too long.
     #[error("did not answer in time ({0})")]
@@ -202,17 +204,29 @@ pub enum ConnectionError {
     },
 }
 
+impl ConnectionError {
+    /// The same failure where it was the proxy that was asked: only there is a host looked up, and
+    /// only it can refuse.
+    pub(super) fn of_proxy(self) -> ConnectionError {
+        match self {
+            ConnectionError::Refused => ConnectionError::Proxy("it refused the connection".to_owned()),
+            ConnectionError::UnknownHost => ConnectionError::Proxy("no address is known for it".to_owned()),
+            other => other,
+        }
+    }
+}
+
 impl RegistryError {
     /// Whether another place may do better. What is wrong on our side (a full disk), or with what was
     /// asked, is wrong everywhere.
     pub(super) fn try_elsewhere(&self) -> bool {
-        match self {
+        !matches!(
+            self,
             RegistryError::Store(_)
-            | RegistryError::Config(_)
-            | RegistryError::Blob { source: ReceiveError::Store(_), .. } => false,
-            RegistryError::Everywhere { .. } => false,
-            _ => true,
-        }
+                | RegistryError::Config(_)
+                | RegistryError::Blob { source: ReceiveError::Store(_), .. }
+                | RegistryError::Everywhere { .. }
+        )
     }
 }
 

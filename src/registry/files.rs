@@ -121,3 +121,60 @@ fn absent(error: &io::Error) -> bool {
 fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
     ConfigError::Read { file: path.display().to_string(), reason: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(path: &Path, host: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("unqualified-search-registries = [\"{host}\"]\n")).unwrap();
+    }
+
+    /// What a short name means with these places.
+    #[track_caller]
+    fn meaning(places: &Places) -> String {
+        let registries = Registries::from_places(places).unwrap();
+        registries.candidates(&"x/y".parse().unwrap())[0].registry.clone()
+    }
+
+    #[test]
+    fn later_files_win_and_a_chosen_one_is_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (user, system) = (dir.path().join("user"), dir.path().join("system"));
+        let mut places = Places { chosen: None, user: Some(user.clone()), system: system.clone() };
+        assert_eq!(meaning(&places), "docker.io");
+        write(&system.join("registries.conf"), "system.example");
+        assert_eq!(meaning(&places), "system.example");
+        write(&system.join("registries.conf.d/20.conf"), "second.example");
+        write(&system.join("registries.conf.d/10.conf"), "first.example");
+        write(&system.join("registries.conf.d/30.conf.bak"), "backup.example");
+        assert_eq!(meaning(&places), "second.example");
+        write(&user.join("registries.conf.d/00.conf"), "user-drop-in.example");
+        assert_eq!(meaning(&places), "user-drop-in.example");
+        fs::remove_dir_all(user.join("registries.conf.d")).unwrap();
+        write(&user.join("registries.conf"), "user.example");
+        assert_eq!(meaning(&places), "user.example", "the user's file hides the system's drop-ins");
+        let chosen = dir.path().join("chosen.conf");
+        places.chosen = Some(chosen.clone());
+        assert!(matches!(Registries::from_places(&places), Err(ConfigError::Read { .. })));
+        write(&chosen, "chosen.example");
+        assert_eq!(meaning(&places), "chosen.example");
+    }
+
+    #[test]
+    fn the_environment_says_where() {
+        let with = |pairs: &'static [(&str, &str)]| {
+            Places::from_environment(move |n| pairs.iter().find(|(k, _)| *k == n).map(|(_, v)| v.into()))
+        };
+        let user = |pairs| with(pairs).user.map(|p| p.display().to_string());
+        assert_eq!(user(&[("HOME", "/h")]).as_deref(), Some("/h/.config/containers"));
+        assert_eq!(user(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]).as_deref(), Some("/x/containers"));
+        assert_eq!(
+            user(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "")]).as_deref(),
+            Some("/h/.config/containers")
+        );
+        assert_eq!(user(&[("XDG_CONFIG_HOME", "x")]), None);
+        assert_eq!(with(&[("CONTAINERS_REGISTRIES_CONF", "f")]).chosen, Some("f".into()));
+    }
+}

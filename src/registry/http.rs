@@ -65,7 +65,7 @@ pub(super) struct Call<'a> {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    pub(super) body: Body,
+    body: Body,
     /// Where it came from in the end.
     pub(super) url: Url,
 }
@@ -75,6 +75,27 @@ pub(super) struct Answer {
 pub(super) enum SendError {
     Connection { host: String, failure: ConnectionError },
     Redirect { host: String, location: String, reason: &'static str },
+}
+
+/// A response's body, with errors for people.
+pub(super) struct BodyReader(ureq::BodyReader<'static>);
+
+impl Answer {
+    pub(super) fn into_reader(self) -> BodyReader {
+        BodyReader(self.body.into_reader())
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|e| match e.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(ureq::Error::Timeout(_)) => {
+                let text = format!("nothing came for {} seconds", STALL.as_secs());
+                io::Error::new(io::ErrorKind::TimedOut, text)
+            }
+            _ => e,
+        })
+    }
 }
 
 impl Http {
@@ -88,9 +109,9 @@ impl Http {
         let mut url = call.url.clone();
         for _ in 0..=REDIRECTS {
             let authorization = call.authorization.as_ref().filter(|_| url.origin() == origin);
-            let (status, headers, body) = self.exchange(call, &url, authorization).map_err(|failure| {
-                SendError::Connection { host: url.authority().to_owned(), failure }
-            })?;
+            let (status, headers, body) = self
+                .exchange(call, &url, authorization)
+                .map_err(|failure| SendError::Connection { host: url.authority().to_owned(), failure })?;
             let location = match status {
                 301 | 302 | 303 | 307 | 308 => headers.get(LOCATION),
                 _ => None,
@@ -136,7 +157,8 @@ impl Http {
             Content::Empty => (0, Some(Box::new(io::empty()))),
             Content::Bytes(bytes) => (bytes.len() as u64, Some(Box::new(bytes))),
             Content::File(file, size, sent) => {
-                let counted = Counted::new(file, size, sent).map_err(|e| ConnectionError::Other(e.to_string()))?;
+                let counted =
+                    Counted::new(file, size, sent).map_err(|e| ConnectionError::Other(e.to_string()))?;
                 (size, Some(Box::new(counted)))
             }
         };
@@ -153,7 +175,10 @@ impl Http {
                 agent.run(request)
             }
         };
-        let response = response.map_err(connection_error)?;
+        let response = response.map_err(|e| {
+            let failure = connection_error(e);
+            if self.proxies.choose(url).is_some() { failure.of_proxy() } else { failure }
+        })?;
         let (parts, body) = response.into_parts();
         Ok((parts.status.as_u16(), parts.headers, body))
     }
@@ -199,8 +224,10 @@ impl Http {
 fn next_url(from: &Url, location: &str, security: Security) -> Result<Url, &'static str> {
     let next = from.join(location).ok_or("which is not a usable address")?;
     if next.scheme() == Scheme::Http && security == Security::Strict {
-        return Err("without encryption, which is refused (behind a proxy, the registry may need to be told that it \
-             is reached over https: `X-Forwarded-Proto`)");
+        return Err(
+            "without encryption, which is refused (behind a proxy, the registry may need to be told that it \
+             is reached over https: `X-Forwarded-Proto`)",
+        );
     }
     Ok(next)
 }
@@ -222,7 +249,8 @@ fn proxy_of(address: &str) -> Result<ureq::Proxy, ConnectionError> {
         let shown = address.rsplit('@').next().unwrap_or_default();
         ConnectionError::Proxy(format!("`{shown}` {why}"))
     };
-    let proxy = ureq::Proxy::new(address).map_err(|_| wrong("in HTTPS_PROXY or HTTP_PROXY is not a proxy's address"))?;
+    let proxy = ureq::Proxy::new(address)
+        .map_err(|_| wrong("in HTTPS_PROXY or HTTP_PROXY is not a proxy's address"))?;
     match proxy.protocol() {
         ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(proxy),
         _ => Err(wrong("is a SOCKS proxy, which cooper does not know; use an HTTP proxy")),
@@ -280,7 +308,10 @@ impl Read for Counted<'_> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
         let got = self.file.read(&mut buf[..most])?;
         if got == 0 && most > 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file became shorter while it was sent",
+            ));
         }
         self.left -= got as u64;
         (self.sent)(got as u64);
@@ -316,5 +347,31 @@ fn connection_error(error: ureq::Error) -> ConnectionError {
             }
         }
         other => ConnectionError::Other(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encryption_is_not_given_up_on_the_way() {
+        let from = Url::parse("https://r.example/v2/").unwrap();
+        assert!(
+            next_url(&from, "http://r.example/x", Security::Strict)
+                .unwrap_err()
+                .contains("without encryption")
+        );
+        assert!(next_url(&from, "http://r.example/x", Security::Relaxed).is_ok());
+        assert!(next_url(&from, "https://cdn.example/x", Security::Strict).is_ok());
+    }
+
+    #[test]
+    fn a_proxys_password_is_not_shown() {
+        for address in ["socks5://u:secret@p.example:1", "gopher://u:secret@p.example"] {
+            let message = proxy_of(address).unwrap_err().to_string();
+            assert!(message.contains("p.example") && !message.contains("secret"), "{message}");
+        }
+        assert!(proxy_of("http://u:secret@p.example:3128").is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Registries: pulling and pushing images by the OCI distribution protocol, anonymously.
 //!
 //! [`config`] decides where a name leads, from `registries.conf`; [`client`] does one exchange of the
-//! protocol at a time; [`pull`] and [`push`] move whole images between a registry and the store.
+//! protocol at a time; [`mod@pull`] and [`mod@push`] move whole images between a registry and the store.
 //! Nothing a registry says is believed: documents are capped in size and hashed, layers go through
 //! [`crate::store::Store::receive_blob`], which keeps what has the announced size and digest only.
 //!
@@ -25,10 +25,15 @@ pub mod push;
 mod url;
 mod workers;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use client::Client;
 pub use config::{ConfigError, Endpoint, Registries, Security};
 pub use contents::{Contents, ContentsError};
 pub use document::{Document, DocumentError, Layer, Pulled};
 pub use error::{ConnectionError, RegistryError};
-pub use pull::{PullObserver, Resolved, fetch_layers, pull, resolve};
+pub use pull::{PullObserver, Resolved, fetch_layers, in_store, pull, resolve};
 pub use push::{PushObserver, push};

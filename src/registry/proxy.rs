@@ -49,7 +49,9 @@ fn excepts(entry: &str, url: &Url) -> bool {
     let host = url.host();
     let address = host.parse::<IpAddr>().ok();
     if let Some((network, bits)) = entry.split_once('/') {
-        let (Some(address), Ok(network), Ok(bits)) = (address, network.parse(), bits.parse()) else { return false };
+        let (Some(address), Ok(network), Ok(bits)) = (address, network.parse(), bits.parse()) else {
+            return false;
+        };
         return in_network(address, network, bits);
     }
     let (name, port) = match entry.rsplit_once(':') {
@@ -64,9 +66,8 @@ fn excepts(entry: &str, url: &Url) -> bool {
     if let (Some(address), Ok(excepted)) = (address, name.parse::<IpAddr>()) {
         return address == excepted;
     }
-    let below = |domain: &str| {
-        host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-    };
+    let below =
+        |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'));
     match name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
         Some(domain) => below(domain),
         None => !name.is_empty() && (host == name || below(name)),

@@ -177,12 +177,13 @@ fn first_good<T>(
         Some((_, only)) if tried.is_empty() => Err(only),
         last => {
             tried.extend(last);
-            Err(RegistryError::Everywhere { reference: reference.clone(), tried })
+            Err(RegistryError::Everywhere { reference: Box::new(reference.clone()), tried })
         }
     }
 }
 
-fn in_store(store: &Store, digest: &Digest, platform: &Platform) -> Option<Pulled> {
+/// The image that a manifest or index in the store is, if all its documents are there.
+pub fn in_store(store: &Store, digest: &Digest, platform: &Platform) -> Option<Pulled> {
     let read = |digest: &Digest| if store.has_blob(digest) { store.read_document(digest).ok() } else { None };
     let bytes = read(digest)?;
     select(digest, bytes, None, platform, &mut |digest, _| read(digest).ok_or(())).ok()
@@ -214,9 +215,11 @@ fn resolve_at(
         SelectError::Document { digest, source } => {
             RegistryError::Document { what: format!("{reference} ({digest} from {})", endpoint.host), source }
         }
-        SelectError::NoPlatform(platforms) => {
-            RegistryError::NoPlatform { name: reference.to_string(), platform: platform.clone(), platforms }
-        }
+        SelectError::NoPlatform(platforms) => RegistryError::NoPlatform {
+            name: reference.to_string(),
+            platform: Box::new(platform.clone()),
+            platforms,
+        },
     })
 }
 

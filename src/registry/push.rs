@@ -47,10 +47,10 @@ pub fn push(
 ) -> Result<Digest, RegistryError> {
     let endpoint = client.registries().push_endpoint(to)?;
     let contents = Contents::of(store, manifest)
-        .map_err(|source| RegistryError::Incomplete { reference: to.clone(), source })?;
+        .map_err(|source| RegistryError::Incomplete { reference: Box::new(to.clone()), source })?;
     let root = contents.root;
     if to.digest.is_some_and(|d| d != root) {
-        return Err(RegistryError::OtherDigest { reference: to.clone(), found: root });
+        return Err(RegistryError::OtherDigest { reference: Box::new(to.clone()), found: root });
     }
     for_each(&contents.blobs, |(digest, size), _| {
         if client.has_blob(&endpoint, digest)? {
@@ -59,7 +59,8 @@ pub fn push(
         }
         let file = store.open_blob(digest)?;
         observer.blob_started(digest, *size);
-        client.upload_blob(&endpoint, digest, &file, *size, &|bytes| observer.blob_progress(digest, bytes))?;
+        client
+            .upload_blob(&endpoint, digest, &file, *size, &|bytes| observer.blob_progress(digest, bytes))?;
         observer.blob_done(digest);
         Ok(())
     })?;

@@ -53,7 +53,7 @@ impl Url {
 
     /// Reads an absolute address; what is no address, or could be read in two ways, is `None`.
     pub(super) fn parse(text: &str) -> Option<Url> {
-        let uri: Uri = text.parse().ok()?;
+        let uri: Uri = text.parse().ok().filter(|_| text.is_ascii())?;
         let scheme = match uri.scheme_str()? {
             "https" => Scheme::Https,
             "http" => Scheme::Http,
@@ -176,7 +176,18 @@ mod tests {
     #[test]
     fn nonsense_is_no_address() {
         let base = Url::parse("https://r.example/v2/").unwrap();
-        for bad in ["", "https://", "ftp://x/", "https://u:p@h/", "/a b", "/\u{fc}", "https://h:99999/", "http://[::1/", "file:///etc/passwd", "https://h\r\nX: y/"] {
+        for bad in [
+            "",
+            "https://",
+            "ftp://x/",
+            "https://u:p@h/",
+            "/a b",
+            "/\u{fc}",
+            "https://h:99999/",
+            "http://[::1/",
+            "file:///etc/passwd",
+            "https://h\r\nX: y/",
+        ] {
             assert_eq!(base.join(bad), None, "{bad:?}");
         }
     }

@@ -255,7 +255,7 @@ impl Freezer<'_> {
 }
 
 /// The layer entry of one name, as it stands.
-fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec<u8>) -> io::Result<Entry> {
+pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec<u8>) -> io::Result<Entry> {
     let kind = match stat.kind {
         FileKind::Directory => EntryKind::Directory,
         FileKind::File => EntryKind::File { size: stat.size },

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::freeze::FileOpener;
 use crate::image::{DiffId, Digest};
 use crate::layer::compress::{Compression, LayerWriter};
+use crate::layer::decompress::decompressor;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::store::{Store, StoreError, WorkDir};
@@ -24,6 +25,8 @@ pub struct PackedLayer {
     pub size: u64,
     /// The blob's media type.
     pub media_type: String,
+    /// How the blob was compressed, as the option says it.
+    pub compression: String,
 }
 
 /// What can go wrong while packing.
@@ -71,5 +74,36 @@ pub fn pack(
         digest,
         size: digests.size,
         media_type: compression.media_type().to_owned(),
+        compression: compression.to_string(),
+    })
+}
+
+/// Makes a blob of another compression from one that is in the store.
+pub fn recompress(
+    store: &Store,
+    work: &WorkDir,
+    layer: &PackedLayer,
+    compression: Compression,
+    workers: usize,
+) -> Result<PackedLayer, PackError> {
+    let mut tar = decompressor(store.open_blob(&layer.digest)?)?;
+    let blob = store.new_blob(work)?;
+    let mut writer = LayerWriter::new(io::BufWriter::with_capacity(128 * 1024, blob), compression, workers)?;
+    io::copy(&mut tar, &mut writer)?;
+    let (buffered, digests) = writer.finish()?;
+    let found = Digest::from_bytes(digests.diff_id);
+    if found != layer.diff_id.0 {
+        let reason = format!("it unpacks to {found} and not to {}", layer.diff_id);
+        return Err(StoreError::Damaged { path: store.blob_path(&layer.digest), reason }.into());
+    }
+    let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let digest = Digest::from_bytes(digests.digest);
+    store.commit_blob(blob, &digest)?;
+    Ok(PackedLayer {
+        diff_id: layer.diff_id,
+        digest,
+        size: digests.size,
+        media_type: compression.media_type().to_owned(),
+        compression: compression.to_string(),
     })
 }

@@ -1,5 +1,6 @@
 //! Where else images come from and go to, besides registries.
 //!
-//! So far OCI layout directories ([`oci`]).
+//! OCI layout directories ([`oci`]), and root file systems in a tar ([`tarball`]).
 
 pub mod oci;
+pub mod tarball;

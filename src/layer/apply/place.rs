@@ -89,7 +89,12 @@ impl Applier<'_> {
         }
     }
 
-    pub(super) fn directory(&mut self, depth: usize, name: &[u8], entry: &RawEntry) -> Result<(), ApplyError> {
+    pub(super) fn directory(
+        &mut self,
+        depth: usize,
+        name: &[u8],
+        entry: &RawEntry,
+    ) -> Result<(), ApplyError> {
         let path = self.tree.path(depth, name);
         let mut dir = dir_of(entry);
         if let Err(e) = fs::make_dir_at(self.at(depth, name, "open")?, os(name), 0o700) {
@@ -250,7 +255,8 @@ impl Applier<'_> {
             return Err(refuse("in a lower layer and no regular file"));
         };
         let Some(parents) = self.options.parents else { return Err(refuse("not in the image")) };
-        let from = parents.open(path).map_err(|source| ApplyError::Parents { path: path.to_vec(), source })?;
+        let from =
+            parents.open(path).map_err(|source| ApplyError::Parents { path: path.to_vec(), source })?;
         let file = self.make(depth, name, |dir, name| fs::create_file_at(dir, name))?;
         fs::copy_contents(&from, &file).map_err(io_error(path, "copy"))?;
         let entry = RawEntry {
@@ -335,8 +341,7 @@ impl Applier<'_> {
                     .map_err(owner_error(&path, dir.owner))?;
             }
             self.xattrs(parent, name, &path, &dir.xattrs)?;
-            for (on, xattr, value) in
-                [(dir.opaque, OPAQUE_XATTR, b"y"), (path.is_empty(), ROOT_XATTR, b"1")]
+            for (on, xattr, value) in [(dir.opaque, OPAQUE_XATTR, b"y"), (path.is_empty(), ROOT_XATTR, b"1")]
             {
                 if on {
                     self.set_xattr(parent, name, &path, xattr.as_bytes(), value)?;
@@ -375,8 +380,7 @@ impl Applier<'_> {
         let Err(source) = fs::set_xattr_at(at, os(name), os(key), value) else { return Ok(()) };
         // Capabilities need a namespace to be root of, ACLs one that has the ids they name.
         let ours_to_set = key.starts_with(b"user.");
-        let refused =
-            matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput);
+        let refused = matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput);
         if self.options.owners == Owners::Record && refused && !ours_to_set {
             self.out.xattrs.entry(path.to_vec()).or_default().insert(key.to_vec(), value.to_vec());
             return Ok(());

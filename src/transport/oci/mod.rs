@@ -173,26 +173,4 @@ fn listed(tags: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_colon_ends_the_directory() {
-        let name = |dir: &str, tag: Option<&str>| OciName { dir: dir.into(), tag: tag.map(str::to_owned) };
-        assert_eq!(parse_oci("oci:out").unwrap(), name("out", None));
-        assert_eq!(parse_oci("oci:/a b/out:v1").unwrap(), name("/a b/out", Some("v1")));
-        assert_eq!(parse_oci("oci:out:docker.io/x/y:v1").unwrap(), name("out", Some("docker.io/x/y:v1")));
-        assert_eq!(parse_oci("oci:out:").unwrap(), name("out", None));
-        for bad in ["out", "oci:", "oci::x", "oci-archive:x", "oci:a\0b"] {
-            assert!(parse_oci(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn versions() {
-        assert!(version_is_known(br#"{"imageLayoutVersion":"1.0.0"}"#));
-        for bad in [&b""[..], b"null", b"{}", br#"{"imageLayoutVersion":"2.0.0"}"#, br#"{"imageLayoutVersion":1}"#] {
-            assert!(!version_is_known(bad));
-        }
-    }
-}
+mod tests;

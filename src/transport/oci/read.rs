@@ -115,7 +115,10 @@ impl Layout {
             Document::Index(index) => index,
             Document::Manifest(_) => {
                 let found = "a manifest".to_owned();
-                return Err(document(DocumentError::Contradiction { announced: "an index".to_owned(), found }));
+                return Err(document(DocumentError::Contradiction {
+                    announced: "an index".to_owned(),
+                    found,
+                }));
             }
         };
         let entries: Vec<Descriptor> = match tag {
@@ -127,7 +130,9 @@ impl Layout {
             all.collect::<BTreeSet<String>>().into_iter().collect::<Vec<String>>()
         };
         match (&entries[..], tag) {
-            ([], Some(tag)) => Err(LayoutError::NoTag { dir: self.dir.clone(), tag: tag.to_owned(), tags: tags() }),
+            ([], Some(tag)) => {
+                Err(LayoutError::NoTag { dir: self.dir.clone(), tag: tag.to_owned(), tags: tags() })
+            }
             ([], None) => Err(LayoutError::Empty { dir: self.dir.clone() }),
             ([one], _) => Ok(one.clone()),
             (several, _) => {

@@ -1,7 +1,8 @@
 //! Writing an image from the store into a layout.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{LayoutError, version_is_known};
@@ -28,11 +29,8 @@ pub fn write_layout(
     tag: Option<&str>,
 ) -> Result<(), LayoutError> {
     let contents = Contents::of(store, manifest).map_err(LayoutError::Incomplete)?;
-    let mut writing = Writing { added: Vec::new() };
-    writing.make_dirs(dir)?;
-    // Two that write to one directory take turns. Locking the directory itself leaves nothing behind.
-    let lock = File::open(dir).map_err(LayoutError::io("cannot open", dir))?;
-    lock.lock().map_err(LayoutError::io("cannot lock", dir))?;
+    let mut writing = Writing { added: Vec::new(), lock: None };
+    writing.lock(dir)?;
     let unfinished = dir.join(UNFINISHED);
     // Of a command that was killed: it held the lock that we hold now.
     if unfinished.symlink_metadata().is_ok() {
@@ -57,6 +55,8 @@ pub fn write_layout(
 /// What this command has put there so far; taken away again unless it is cleared in the end.
 struct Writing {
     added: Vec<(PathBuf, Kind)>,
+    /// Held until all is done or undone, and so dropped after `drop` has run.
+    lock: Option<File>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,22 +78,31 @@ impl Drop for Writing {
 }
 
 impl Writing {
-    /// Makes a directory and those above it that are missing.
-    fn make_dirs(&mut self, dir: &Path) -> Result<(), LayoutError> {
-        match fs::create_dir(dir) {
-            Ok(()) => self.added.push((dir.to_owned(), Kind::Dir)),
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let Some(parent) = dir.parent() else { return Err(LayoutError::io("cannot create", dir)(e)) };
-                self.make_dirs(parent)?;
-                return self.make_dirs_once(dir);
+    /// Makes the directory where there is none, and locks it: two that write to one layout take turns.
+    /// Locking the directory itself leaves nothing behind.
+    fn lock(&mut self, dir: &Path) -> Result<(), LayoutError> {
+        let identity = |m: &Metadata| (m.dev(), m.ino());
+        loop {
+            self.make_dirs(dir)?;
+            let lock = File::open(dir).map_err(LayoutError::io("cannot open", dir))?;
+            lock.lock().map_err(LayoutError::io("cannot lock", dir))?;
+            let locked = lock.metadata().map_err(LayoutError::io("cannot read", dir))?;
+            // One that failed may have taken its new directory away while we waited for it.
+            if fs::metadata(dir).is_ok_and(|now| identity(&now) == identity(&locked)) {
+                self.lock = Some(lock);
+                return Ok(());
             }
-            Err(e) => return Err(LayoutError::io("cannot create", dir)(e)),
         }
-        Ok(())
     }
 
-    fn make_dirs_once(&mut self, dir: &Path) -> Result<(), LayoutError> {
+    /// Makes a directory and those above it that are missing.
+    fn make_dirs(&mut self, dir: &Path) -> Result<(), LayoutError> {
+        if dir.as_os_str().is_empty() || dir.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = dir.parent() {
+            self.make_dirs(parent)?;
+        }
         match fs::create_dir(dir) {
             Ok(()) => self.added.push((dir.to_owned(), Kind::Dir)),
             Err(_) if dir.is_dir() => {}

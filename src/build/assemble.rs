@@ -1,0 +1,109 @@
+//! Configuration and manifest of the finished image.
+
+use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder};
+use serde::{Deserialize, Serialize};
+
+use super::BuildError;
+use crate::image::{Descriptor, DiffId, Digest, ImageConfig, MediaType, media};
+use crate::plan;
+use crate::store::Store;
+
+/// A layer of the finished image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageLayer {
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Its OCI media type.
+    pub media_type: String,
+}
+
+/// A finished image, in the store.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The configuration's digest, which Docker calls the image ID.
+    pub config_digest: Digest,
+    /// Its layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+/// When an image with this content was made first.
+#[derive(Debug, Serialize, Deserialize)]
+struct FirstMade {
+    created: String,
+}
+
+/// Writes configuration and manifest into the store.
+///
+/// Without a fixed time, an image whose content was made before keeps the time of then: building the
+/// same again gives the same image.
+pub fn assemble<I>(
+    store: &Store,
+    stage: &plan::Stage<I>,
+    layers: Vec<ImageLayer>,
+    epoch: Option<i64>,
+    fresh: bool,
+) -> Result<Built, BuildError> {
+    let mut config = stage.config.clone();
+    config.rootfs.diff_ids = layers.iter().map(|l| l.diff_id).collect();
+    config.created = None;
+    let inherited = config.history.len();
+    config.history.extend(stage.history.iter().cloned());
+    let created = match epoch {
+        Some(epoch) => rfc3339(epoch)?,
+        None => first_made(store, &config, fresh)?,
+    };
+    config.created = Some(created.clone());
+    for entry in &mut config.history[inherited..] {
+        entry.created = Some(created.clone());
+    }
+    let config_bytes = config.to_json();
+    let config_digest = store.write_document(&config_bytes)?;
+    let descriptor = |media_type: &str, digest: &Digest, size: u64| {
+        let digest: oci_spec::image::Digest =
+            digest.to_string().parse().map_err(|e| BuildError::Assemble(format!("{e}")))?;
+        DescriptorBuilder::default()
+            .media_type(MediaType::from(media_type))
+            .digest(digest)
+            .size(size)
+            .build()
+            .map_err(|e| BuildError::Assemble(e.to_string()))
+    };
+    let layer_descriptors =
+        layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect::<Result<Vec<_>, _>>()?;
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(descriptor(media::CONFIG, &config_digest, config_bytes.len() as u64)?)
+        .layers(layer_descriptors)
+        .build()
+        .map_err(|e| BuildError::Assemble(e.to_string()))?;
+    let manifest_bytes = serde_json::to_vec(&manifest).map_err(|e| BuildError::Assemble(e.to_string()))?;
+    let digest = store.write_document(&manifest_bytes)?;
+    let manifest = descriptor(media::MANIFEST, &digest, manifest_bytes.len() as u64)?;
+    Ok(Built { manifest, digest, config_digest, layers })
+}
+
+fn first_made(store: &Store, config: &ImageConfig, fresh: bool) -> Result<String, BuildError> {
+    let record = format!("images/{}", Digest::of(&config.to_json()).hex());
+    if !fresh && let Some(FirstMade { created }) = store.cached(&record) {
+        return Ok(created);
+    }
+    let created = rfc3339(jiff::Timestamp::now().as_second())?;
+    store.remember(&record, &FirstMade { created: created.clone() })?;
+    Ok(created)
+}
+
+/// Seconds since 1970 as RFC 3339, in UTC.
+pub fn rfc3339(seconds: i64) -> Result<String, BuildError> {
+    jiff::Timestamp::from_second(seconds)
+        .map(|t| t.to_string())
+        .map_err(|_| BuildError::Assemble(format!("{seconds} is not a time between the years 1 and 9999")))
+}

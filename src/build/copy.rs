@@ -1,0 +1,315 @@
+//! Writes what a COPY or ADD selected into the root file system of a stage.
+//!
+//! The rules are BuildKit's: sources are written one after the other, and each sees what those before it
+//! have made. A directory's content goes into the destination; a single file becomes the destination, or
+//! goes into it if it is, or is written as, a directory. Links in the destination path are followed inside
+//! the root; a name inside a directory that is copied is replaced, never written through.
+
+mod write;
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use cooper_runtime::in_root::{self, Place};
+use cooper_runtime::sys::fs::{self, FileKind};
+
+use crate::context::select::{Item, ItemKind, Selection, Source, names_directory};
+use crate::context::tree::join;
+use write::Writer;
+
+/// Who is told of each owner that a file shall have.
+pub trait OwnerSink {
+    /// Sets the owner of `name` in `dir`, links not followed, or keeps a record that it has it. `path` is
+    /// the same place from the root, without links and slashes at the ends; empty for the root, whose
+    /// name is `.`.
+    ///
+    /// Comes before mode, capabilities and times are set, because a real `chown` clears some of them; once
+    /// for each inode that is written, not again for its further names.
+    ///
+    /// # Errors
+    /// When it can do neither.
+    fn set_owner(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &[u8], uid: u32, gid: u32) -> io::Result<()>;
+}
+
+/// How copied files differ from their sources.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// `--chown`: user and group of all that is copied or made. 0:0 without.
+    pub chown: Option<(u32, u32)>,
+    /// `--chmod`
+    pub chmod: Option<Chmod>,
+}
+
+/// What `--chmod` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chmod(u32);
+
+/// A `--chmod` that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChmodError {
+    /// A mode in letters.
+    #[error("symbolic modes are not there yet; use octal such as 755 instead of `{0}`")]
+    Symbolic(String),
+    /// No mode at all.
+    #[error("`{0}` is no mode: expected up to four octal digits such as 755")]
+    Malformed(String),
+}
+
+impl Chmod {
+    /// Reads the value of `--chmod`: octal.
+    ///
+    /// # Errors
+    /// For anything else.
+    pub fn parse(text: &str) -> Result<Chmod, ChmodError> {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+            if let Some(mode) = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777) {
+                return Ok(Chmod(mode));
+            }
+        } else if text.contains(['+', '-', '=']) && text.starts_with(|c: char| "ugoa+-=".contains(c)) {
+            return Err(ChmodError::Symbolic(text.to_owned()));
+        }
+        Err(ChmodError::Malformed(text.to_owned()))
+    }
+
+    /// What becomes of a file that has `mode`.
+    pub fn apply(self, _mode: u32) -> u32 {
+        self.0
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyReport {
+    /// Names that are not directories.
+    pub files: u64,
+    /// Directories, made or met.
+    pub directories: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+}
+
+/// Why a COPY or ADD could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Something in the image could not be made or changed.
+    #[error("cannot {what} {path} in the image: {source}")]
+    Write {
+        /// What was tried, as a verb: `write`.
+        what: &'static str,
+        /// Its path in the image.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A source could not be read.
+    #[error("cannot read \"{path}\" in {tree}: {source}")]
+    Read {
+        /// Its path in its tree.
+        path: String,
+        /// How the tree is called.
+        tree: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A source is no longer what it was when it was selected, so its digest may be wrong as well. To
+    /// select, hash and copy once more would help.
+    #[error("\"{path}\" in {tree} changed during the build; build again when it is complete")]
+    Changed {
+        /// Its path in its tree.
+        path: String,
+        /// How the tree is called.
+        tree: String,
+    },
+    /// A directory would have to replace something else.
+    #[error("cannot copy the directory \"{from}\" to {to}: {found} is there; remove it first or choose another destination")]
+    DirectoryOverOther {
+        /// The directory's path in its tree.
+        from: String,
+        /// Where it should go.
+        to: String,
+        /// What is there, with its article.
+        found: &'static str,
+    },
+    /// Something else would have to replace a directory.
+    #[error("cannot copy \"{from}\" to {to}: a directory is there; remove it first or choose another destination")]
+    OtherOverDirectory {
+        /// The source's path in its tree.
+        from: String,
+        /// Where it should go.
+        to: String,
+    },
+    /// The destination lies below something that is no directory.
+    #[error("cannot copy to {dest}: a part of this path is not a directory")]
+    NotADirectory {
+        /// The destination.
+        dest: String,
+    },
+}
+
+impl CopyError {
+    /// Whether selecting and copying once more may succeed.
+    pub fn is_changed_source(&self) -> bool {
+        matches!(self, CopyError::Changed { .. })
+    }
+}
+
+/// The absolute path that a destination means: `dest` as it was written, below `workdir` unless it is
+/// absolute, cleaned by names alone. A slash at its end stays, and stands also for `.` and `..` there.
+pub fn destination(workdir: &[u8], dest: &[u8]) -> Vec<u8> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    let base: &[u8] = if dest.starts_with(b"/") { b"" } else { workdir };
+    for name in base.split(|b| *b == b'/').chain(dest.split(|b| *b == b'/')) {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                names.pop();
+            }
+            name => names.push(name),
+        }
+    }
+    let mut path = Vec::new();
+    for name in &names {
+        path.push(b'/');
+        path.extend_from_slice(name);
+    }
+    if names.is_empty() || names_directory(dest) {
+        path.push(b'/');
+    }
+    path
+}
+
+/// Writes `selection` to `dest`, an absolute path below `root`; a slash at its end means that it is a
+/// directory. See [`destination`].
+///
+/// Who calls is root over all ids that files are given, in the stage's file system. Nothing that is there
+/// is written into: files are made anew, so that other names of an inode keep their content.
+///
+/// # Errors
+/// When something is in the way, cannot be read or cannot be written. What was written until then stays.
+pub fn copy_into(
+    root: BorrowedFd<'_>,
+    dest: &[u8],
+    selection: &Selection,
+    options: &CopyOptions,
+    owners: &mut dyn OwnerSink,
+) -> Result<CopyReport, CopyError> {
+    let mut copy = Copy {
+        root,
+        dest,
+        into_directory: selection.dest_is_directory || names_directory(dest),
+        writer: Writer::new(root, &selection.tree, options, owners),
+        made: Vec::new(),
+    };
+    for source in &selection.sources {
+        match source.items.first() {
+            Some(item) if item.kind == ItemKind::Directory => copy.directory(source)?,
+            Some(item) => copy.single(source, item)?,
+            None => {}
+        }
+    }
+    copy.finish()
+}
+
+struct Copy<'a> {
+    root: BorrowedFd<'a>,
+    dest: &'a [u8],
+    into_directory: bool,
+    writer: Writer<'a>,
+    /// Directories that were made on the way to the destination: path from the root.
+    made: Vec<Vec<u8>>,
+}
+
+impl Copy<'_> {
+    /// Copies the content of a directory.
+    fn directory(&mut self, source: &Source) -> Result<(), CopyError> {
+        let place = self.find_dest()?;
+        if let Some(found) = place.stat.map(|s| s.kind).filter(|kind| *kind != FileKind::Directory) {
+            return Err(CopyError::DirectoryOverOther {
+                from: shown(&source.location),
+                to: self.dest_shown(),
+                found: described(found),
+            });
+        }
+        self.open_or_make(&place)?;
+        self.writer.directory(source, &place.path)
+    }
+
+    /// Copies anything else.
+    fn single(&mut self, source: &Source, item: &Item) -> Result<(), CopyError> {
+        let mut place = self.find_dest()?;
+        let is_directory = place.stat.is_some_and(|s| s.kind == FileKind::Directory);
+        if is_directory || self.into_directory {
+            if place.stat.is_some() && !is_directory {
+                return Err(CopyError::NotADirectory { dest: self.dest_shown() });
+            }
+            let dir = self.open_or_make(&place)?;
+            let name = OsStr::from_bytes(&source.name).to_owned();
+            let path = join(&place.path, &source.name);
+            place = Place { dir, name, path, stat: None };
+        }
+        self.writer.single(source, item, &place)
+    }
+
+    /// Where the destination is, links followed, with its missing parents made.
+    fn find_dest(&mut self) -> Result<Place, CopyError> {
+        let made = &mut self.made;
+        let mut make = |dir: BorrowedFd<'_>, name: &OsStr, path: &[u8]| {
+            fs::make_dir_at(dir, name, 0o755)?;
+            made.push(path.to_owned());
+            Ok(())
+        };
+        let walk = in_root::Walk { follow_last: true, make_dir: Some(&mut make) };
+        let found = in_root::find(self.root, self.dest, walk);
+        found.map_err(|source| match source.kind() {
+            io::ErrorKind::NotADirectory => CopyError::NotADirectory { dest: self.dest_shown() },
+            _ => CopyError::Write { what: "reach", path: self.dest_shown(), source },
+        })
+    }
+
+    /// Opens the directory at a place that holds one or nothing.
+    fn open_or_make(&mut self, place: &Place) -> Result<OwnedFd, CopyError> {
+        if place.stat.is_none() {
+            fs::make_dir_at(&place.dir, &place.name, 0o755).map_err(write_error("create", &place.path))?;
+            self.made.push(place.path.clone());
+        }
+        fs::open_dir_at(&place.dir, &place.name).map_err(write_error("open", &place.path))
+    }
+
+    fn dest_shown(&self) -> String {
+        String::from_utf8_lossy(self.dest).into_owned()
+    }
+
+    /// Gives the directories that were made their owners and modes. At the end, because a mode may keep
+    /// us out, and with the deepest first, for the same reason.
+    fn finish(mut self) -> Result<CopyReport, CopyError> {
+        for path in self.made.iter().rev() {
+            self.writer.dress_made(path)?;
+        }
+        Ok(self.writer.report())
+    }
+}
+
+fn shown(path: &[u8]) -> String {
+    if path.is_empty() { ".".to_owned() } else { String::from_utf8_lossy(path).into_owned() }
+}
+
+/// An error about a path in the image.
+fn write_error<'p>(what: &'static str, path: &'p [u8]) -> impl FnOnce(io::Error) -> CopyError + 'p {
+    move |source| CopyError::Write { what, path: format!("/{}", String::from_utf8_lossy(path)), source }
+}
+
+fn described(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "a file",
+        FileKind::Directory => "a directory",
+        FileKind::Symlink => "a symbolic link",
+        FileKind::CharDevice | FileKind::BlockDevice => "a device",
+        FileKind::Fifo => "a named pipe",
+        FileKind::Socket => "a socket",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Makes the files and directories of a COPY.
+
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+
+use cooper_runtime::in_root::Place;
+use cooper_runtime::sys::fs::{self, FileKind};
+
+use super::{CopyError, CopyOptions, CopyReport, OwnerSink, described, shown, write_error};
+use crate::context::hash::unchanged;
+use crate::context::select::{Item, ItemKind, Source};
+use crate::context::tree::{Cursor, SourceTree, join};
+
+/// Up to this size a read and a write cost less than all that it takes to have the kernel copy.
+const SMALL: usize = 64 << 10;
+
+/// Writes items into a root file system.
+pub(super) struct Writer<'a> {
+    /// Where in the root items are written.
+    to: Cursor<'a>,
+    /// The same for the other name of a hard link.
+    peers: Cursor<'a>,
+    maker: Maker<'a>,
+}
+
+/// Makes one name at a time, in a directory that the writer holds open.
+struct Maker<'a> {
+    tree: &'a SourceTree,
+    from: Cursor<'a>,
+    options: &'a CopyOptions,
+    owners: &'a mut dyn OwnerSink,
+    buffer: Vec<u8>,
+    report: CopyReport,
+}
+
+/// A place to make something at: a name in an open directory, and its path from the root.
+#[derive(Clone, Copy)]
+struct Spot<'s> {
+    dir: BorrowedFd<'s>,
+    name: &'s OsStr,
+    path: &'s [u8],
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(
+        root: BorrowedFd<'a>,
+        tree: &'a SourceTree,
+        options: &'a CopyOptions,
+        owners: &'a mut dyn OwnerSink,
+    ) -> Writer<'a> {
+        let maker = Maker {
+            tree,
+            from: Cursor::new(tree.root()),
+            options,
+            owners,
+            buffer: vec![0; SMALL],
+            report: CopyReport::default(),
+        };
+        Writer { to: Cursor::new(root), peers: Cursor::new(root), maker }
+    }
+
+    pub(super) fn report(&self) -> CopyReport {
+        self.maker.report
+    }
+
+    /// Writes a source that is no directory.
+    pub(super) fn single(&mut self, source: &Source, item: &Item, place: &Place) -> Result<(), CopyError> {
+        let spot = Spot { dir: std::os::fd::AsFd::as_fd(&place.dir), name: &place.name, path: &place.path };
+        self.maker.make(spot, source, item)
+    }
+
+    /// Writes the content of the directory `source` into the one at `base`.
+    pub(super) fn directory(&mut self, source: &Source, base: &[u8]) -> Result<(), CopyError> {
+        let Some((top, below)) = source.items.split_first() else { return Ok(()) };
+        for item in below {
+            let path = join(base, &item.path);
+            let (dir, name) = self.to.parent(&path).map_err(write_error("open the directory of", &path))?;
+            let spot = Spot { dir, name, path: &path };
+            match item.kind {
+                ItemKind::Directory => self.maker.directory(spot, source, item)?,
+                ItemKind::Hardlink(first) => {
+                    let peer = join(base, &source.items[first].path);
+                    let (peer_dir, peer_name) =
+                        self.peers.parent(&peer).map_err(write_error("open the directory of", &peer))?;
+                    let link = || fs::link_at(peer_dir, peer_name, dir, name);
+                    self.maker.replacing(spot, source, item, "link", link)?;
+                    self.maker.report.files += 1;
+                }
+                _ => self.maker.make(spot, source, item)?,
+            }
+        }
+        // Only now: a mode may keep us out, and what is made in a directory moves its time. What a
+        // directory holds comes after it, so backwards it comes first.
+        for item in below.iter().rev().filter(|item| item.kind == ItemKind::Directory) {
+            let path = join(base, &item.path);
+            let (dir, name) = self.to.parent(&path).map_err(write_error("open the directory of", &path))?;
+            let spot = Spot { dir, name, path: &path };
+            self.maker.own(spot)?;
+            let mode = self.maker.mode(item.stat.mode);
+            fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", &path))?;
+            self.maker.set_mtime(spot, item)?;
+        }
+        let (dir, name) = self.to.parent(base).map_err(write_error("open the directory of", base))?;
+        self.maker.report.directories += 1;
+        self.maker.set_mtime(Spot { dir, name, path: base }, top)
+    }
+
+    /// Gives a directory that had to be made for the destination what the options ask for.
+    pub(super) fn dress_made(&mut self, path: &[u8]) -> Result<(), CopyError> {
+        let (dir, name) = self.to.parent(path).map_err(write_error("open the directory of", path))?;
+        self.maker.own(Spot { dir, name, path })?;
+        match self.maker.options.chmod {
+            Some(chmod) => {
+                fs::chmod_at(dir, name, chmod.apply(0o755)).map_err(write_error("set the mode of", path))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Maker<'_> {
+    /// Makes a directory, or finds it there.
+    fn directory(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
+        self.report.directories += 1;
+        match fs::make_dir_at(spot.dir, spot.name, 0o700) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(write_error("create the directory", spot.path)),
+        }
+        let found = fs::stat_at(spot.dir, spot.name).map_err(write_error("look at", spot.path))?;
+        if found.kind == FileKind::Directory {
+            return Ok(());
+        }
+        Err(CopyError::DirectoryOverOther {
+            from: shown(&source.location_of(item)),
+            to: format!("/{}", String::from_utf8_lossy(spot.path)),
+            found: described(found.kind),
+        })
+    }
+
+    /// Makes what is neither directory nor hard link, with all its attributes.
+    fn make(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
+        self.report.files += 1;
+        let Spot { dir, name, path } = spot;
+        match &item.kind {
+            ItemKind::File => return self.file(spot, source, item),
+            ItemKind::Symlink(target) => {
+                let make = || fs::make_symlink_at(dir, name, OsStr::from_bytes(target));
+                self.replacing(spot, source, item, "create the symbolic link", make)?;
+                self.own(spot)?;
+                return self.set_mtime(spot, item);
+            }
+            ItemKind::Socket => {
+                let make = || fs::create_file_at(dir, name).map(drop);
+                self.replacing(spot, source, item, "create", make)?;
+            }
+            ItemKind::CharDevice(major, minor) | ItemKind::BlockDevice(major, minor) => {
+                let make = || fs::make_node_at(dir, name, item.stat.kind, (*major, *minor));
+                self.replacing(spot, source, item, "create the device", make)?;
+            }
+            ItemKind::Fifo => {
+                let make = || fs::make_node_at(dir, name, FileKind::Fifo, (0, 0));
+                self.replacing(spot, source, item, "create the named pipe", make)?;
+            }
+            ItemKind::Directory | ItemKind::Hardlink(_) => unreachable!("written by Writer::directory"),
+        }
+        self.own(spot)?;
+        let mode = self.mode(item.stat.mode);
+        fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", path))?;
+        self.set_mtime(spot, item)
+    }
+
+    fn file(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
+        let location = source.location_of(item);
+        let tree = self.tree;
+        let read_error = |source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => changed(tree, &location),
+            _ => CopyError::Read { path: shown(&location), tree: tree.name().to_owned(), source },
+        };
+        let from = self.from.parent(&location).and_then(|(dir, name)| fs::open_file_at(dir, name));
+        let mut from = from.map_err(read_error)?;
+        let create = || fs::create_file_at(spot.dir, spot.name);
+        let to = self.replacing(spot, source, item, "create", create)?;
+        let size = item.stat.size;
+        if size <= SMALL as u64 {
+            let content = &mut self.buffer[..size as usize];
+            from.read_exact(content).map_err(read_error)?;
+            (&to).write_all(content).map_err(write_error("write", spot.path))?;
+        } else {
+            self.large(&from, &to, spot.path, &location)?;
+        }
+        // Also finds what was appended, and what was read half old and half new.
+        if !unchanged(&item.stat, &fs::stat(&from).map_err(read_error)?) {
+            return Err(changed(tree, &location));
+        }
+        self.report.bytes += size;
+        self.own(spot)?;
+        // chown clears setuid and capabilities, so it comes before them.
+        let mode = Permissions::from_mode(self.mode(item.stat.mode));
+        to.set_permissions(mode).map_err(write_error("set the mode of", spot.path))?;
+        if let Some(value) = &item.capability {
+            fs::set_xattr_at(spot.dir, spot.name, OsStr::new("security.capability"), value)
+                .map_err(write_error("set the capabilities of", spot.path))?;
+        }
+        // A file system may write, and move the time, as late as at the close.
+        drop(to);
+        self.set_mtime(spot, item)
+    }
+
+    fn large(&self, from: &File, to: &File, path: &[u8], location: &[u8]) -> Result<(), CopyError> {
+        fs::copy_contents(from, to).map(drop).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => changed(self.tree, location),
+            _ => write_error("write", path)(source),
+        })
+    }
+
+    /// Makes a name; one that is there and no directory is removed first. So a file of a lower layer, or
+    /// one with more names, keeps its content, and a link is not followed.
+    fn replacing<T>(
+        &self,
+        spot: Spot<'_>,
+        source: &Source,
+        item: &Item,
+        what: &'static str,
+        make: impl Fn() -> io::Result<T>,
+    ) -> Result<T, CopyError> {
+        match make() {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other.map_err(write_error(what, spot.path)),
+        }
+        let found = fs::stat_at(spot.dir, spot.name).map_err(write_error("look at", spot.path))?;
+        if found.kind == FileKind::Directory {
+            return Err(CopyError::OtherOverDirectory {
+                from: shown(&source.location_of(item)),
+                to: format!("/{}", String::from_utf8_lossy(spot.path)),
+            });
+        }
+        fs::unlink_at(spot.dir, spot.name).map_err(write_error("replace", spot.path))?;
+        make().map_err(write_error(what, spot.path))
+    }
+
+    fn own(&mut self, spot: Spot<'_>) -> Result<(), CopyError> {
+        let (uid, gid) = self.options.chown.unwrap_or((0, 0));
+        self.owners
+            .set_owner(spot.dir, spot.name, spot.path, uid, gid)
+            .map_err(write_error("set the owner of", spot.path))
+    }
+
+    fn mode(&self, mode: u32) -> u32 {
+        self.options.chmod.map_or(mode, |chmod| chmod.apply(mode))
+    }
+
+    fn set_mtime(&self, spot: Spot<'_>, item: &Item) -> Result<(), CopyError> {
+        fs::set_mtime_at(spot.dir, spot.name, item.stat.mtime)
+            .map_err(write_error("set the time of", spot.path))
+    }
+}
+
+fn changed(tree: &SourceTree, location: &[u8]) -> CopyError {
+    CopyError::Changed { path: shown(location), tree: tree.name().to_owned() }
+}

@@ -1,0 +1,246 @@
+//! Carries out a `RUN`.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use cooper_runtime::in_root::{self, Walk};
+use cooper_runtime::mountpoint::MountPoints;
+use cooper_runtime::step::{Outcome, Part, SetupFailure, Step};
+use cooper_runtime::sys::fs::FileKind;
+
+use super::users::{self, UserError};
+use super::workshop::Workshop;
+use crate::plan::RunStep;
+use crate::progress::{Event, Progress, Stream, Tail, TaskId};
+use crate::rootfs::overlay::Overlay;
+
+/// The host name that steps see: the same everywhere, since it may end up in files.
+const HOSTNAME: &str = "cooper";
+const HOSTS: &[u8] = b"127.0.0.1\tlocalhost cooper\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// Lines and bytes of output that an error shows.
+const TAIL_LINES: usize = 20;
+const TAIL_BYTES: usize = 8 << 10;
+
+/// A `RUN` that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The command returned something other than 0.
+    #[error("the command returned {code}{}", meaning(*code))]
+    Exit {
+        /// What it returned.
+        code: i32,
+        /// The last lines of its output.
+        tail: Vec<String>,
+    },
+    /// A signal ended it.
+    #[error("the command was ended by signal {signal}{}", signal_name(*signal))]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// The last lines of its output.
+        tail: Vec<String>,
+    },
+    /// Its program cannot be executed.
+    #[error("cannot execute `{program}` in the image: {reason}")]
+    Program {
+        /// The program.
+        program: String,
+        /// Why.
+        reason: String,
+        /// What may be the matter.
+        hint: &'static str,
+    },
+    /// Its user is outside the ids that there are.
+    #[error("user {uid} (group {gid}) cannot be used here: {reason}")]
+    Id {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+        /// Why.
+        reason: String,
+    },
+    /// Its user is not in the image.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// Its working directory is no directory.
+    #[error("the working directory {cwd} {problem}")]
+    WorkingDirectory {
+        /// The directory.
+        cwd: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The sandbox could not be made.
+    #[error("cannot make the sandbox of the step: {0}")]
+    Sandbox(SetupFailure),
+    /// Something else failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::Io { what, source }
+}
+
+fn meaning(code: i32) -> &'static str {
+    match code {
+        126 => " (which a shell returns when a file cannot be executed)",
+        127 => " (which a shell returns when it does not find a command)",
+        137 => " (killed; perhaps out of memory)",
+        _ => "",
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(nix::sys::signal::Signal::SIGKILL) => " (SIGKILL; perhaps out of memory)".to_owned(),
+        Ok(signal) => format!(" ({})", signal.as_str()),
+        Err(_) => String::new(),
+    }
+}
+
+/// Runs a step in a mounted root file system, and shows its output as it comes.
+pub fn run(
+    workshop: &Workshop,
+    rootfs: &Overlay,
+    step: &RunStep,
+    task: TaskId,
+    progress: &dyn Progress,
+) -> Result<(), RunError> {
+    let root = rootfs.root().map_err(io_error("cannot open the root file system"))?;
+    let who = users::identity(root, &step.user)?;
+    if !workshop.map.covers(who.uid, who.gid) {
+        let reason = match &workshop.map.extent {
+            cooper_runtime::identity::Extent::Single { reason } => reason.clone(),
+            _ => "it is outside the range that /etc/subuid and /etc/subgid grant".to_owned(),
+        };
+        return Err(RunError::Id { uid: who.uid, gid: who.gid, reason });
+    }
+    check_cwd(root, &step.cwd)?;
+    let mut env = step.env.clone();
+    env.extend(step.proxies.iter().filter(|p| !has_name(&step.env, p)).cloned());
+    if !has_name(&env, "HOME=") {
+        env.push(format!("HOME={}", who.home));
+    }
+    let spec = Step {
+        root: rootfs.path(),
+        argv: step.argv.clone(),
+        env,
+        cwd: step.cwd.clone(),
+        uid: who.uid,
+        gid: who.gid,
+        // Under a single-id map there are no other groups to be in.
+        groups: if workshop.records() { Vec::new() } else { who.groups },
+        hostname: HOSTNAME.to_owned(),
+        hosts: HOSTS.to_vec(),
+        resolv_conf: workshop.resolv_conf.clone(),
+    };
+    let mut points = MountPoints::prepare(root).map_err(io_error("cannot make the step's mount points"))?;
+    let tail = Mutex::new(Tail::new(TAIL_LINES, TAIL_BYTES));
+    let outcome = watch(workshop, &spec, task, progress, &tail);
+    let removed = points.remove();
+    let outcome = outcome.map_err(io_error("cannot run the step"))?;
+    removed.map_err(io_error("cannot remove the step's mount points"))?;
+    let tail = tail.into_inner().unwrap_or_else(PoisonError::into_inner).lines();
+    match outcome {
+        Outcome::Exited(0) => Ok(()),
+        Outcome::Exited(code) => Err(RunError::Exit { code, tail }),
+        Outcome::Signaled(signal) => Err(RunError::Signal { signal, tail }),
+        Outcome::NotStarted(failure) => Err(not_started(failure, &spec)),
+    }
+}
+
+/// Starts the step and passes its output on until it has ended.
+fn watch(
+    workshop: &Workshop,
+    spec: &Step,
+    task: TaskId,
+    progress: &dyn Progress,
+    tail: &Mutex<Tail>,
+) -> io::Result<Outcome> {
+    let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
+    let (out_read, out_write) = io::pipe()?;
+    let (err_read, err_write) = io::pipe()?;
+    let running = workshop.launcher.spawn(spec, null, out_write.into(), err_write.into())?;
+    workshop.set_running(Some(running.signaller()?));
+    let outcome = std::thread::scope(|scope| {
+        let relay = |mut pipe: io::PipeReader, stream: Stream| {
+            let mut buffer = vec![0u8; 32 * 1024];
+            while let Ok(got @ 1..) = pipe.read(&mut buffer) {
+                let bytes = buffer[..got].to_vec();
+                tail.lock().unwrap_or_else(PoisonError::into_inner).push(&bytes);
+                progress.event(Event::Output { task, stream, bytes });
+            }
+        };
+        scope.spawn(move || relay(out_read, Stream::Stdout));
+        scope.spawn(move || relay(err_read, Stream::Stderr));
+        running.wait()
+    });
+    workshop.set_running(None);
+    outcome
+}
+
+fn has_name(env: &[String], line: &str) -> bool {
+    let name = line.split('=').next().unwrap_or(line);
+    env.iter().any(|e| e.split('=').next() == Some(name))
+}
+
+/// `WORKDIR` has made its directory; one that comes from the base image may still be missing.
+fn check_cwd(root: std::os::fd::BorrowedFd<'_>, cwd: &str) -> Result<(), RunError> {
+    let wrong = |problem: String| RunError::WorkingDirectory { cwd: cwd.to_owned(), problem };
+    // Below /proc nothing is there before the step runs; the kernel answers then, inside the sandbox.
+    match in_root::find(root, cwd.as_bytes(), Walk { follow_last: true, make_dir: None }) {
+        Ok(place) => match place.stat {
+            Some(s) if s.kind == FileKind::Directory => Ok(()),
+            Some(_) => Err(wrong("is not a directory in the image".to_owned())),
+            None => Err(wrong("does not exist in the image; make it with WORKDIR".to_owned())),
+        },
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(wrong("does not exist in the image; make it with WORKDIR".to_owned()))
+        }
+        Err(e) => Err(wrong(format!("cannot be entered: {e}"))),
+    }
+}
+
+fn not_started(failure: SetupFailure, spec: &Step) -> RunError {
+    let reason = io::Error::from_raw_os_error(failure.errno);
+    match failure.part {
+        Part::Program => {
+            let program = spec.argv.first().cloned().unwrap_or_default();
+            let (reason, hint) = match failure.errno {
+                libc_errno::ENOENT => (
+                    "no such file".to_owned(),
+                    "is it in the image? A shell form RUN needs a shell at the path that SHELL names; a program \
+                     may also need a dynamic loader that the image does not have",
+                ),
+                libc_errno::ENOEXEC => (
+                    "it is no program for this machine".to_owned(),
+                    "a script needs a first line such as #!/bin/sh; a program must be built for this processor",
+                ),
+                libc_errno::EACCES => ("permission denied".to_owned(), "RUN chmod +x on it first"),
+                _ => (reason.to_string(), ""),
+            };
+            RunError::Program { program, reason, hint }
+        }
+        Part::WorkingDirectory => {
+            RunError::WorkingDirectory { cwd: spec.cwd.clone(), problem: format!("cannot be entered: {reason}") }
+        }
+        Part::Identity => RunError::Id { uid: spec.uid, gid: spec.gid, reason: failure.to_string() },
+        Part::Sandbox => RunError::Sandbox(failure),
+    }
+}
+
+/// The error numbers that mean something to the user here.
+mod libc_errno {
+    pub(super) const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
+    pub(super) const ENOEXEC: i32 = nix::errno::Errno::ENOEXEC as i32;
+    pub(super) const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+}

@@ -1,0 +1,258 @@
+//! The command line: one file a command, its arguments and one function that runs it.
+//!
+//! Raw arguments become validated options here and nowhere else, and errors of the parts become a
+//! [`CliError`] here and nowhere else.
+
+pub mod build;
+pub mod diagnostics;
+pub mod error;
+mod failure;
+pub mod import;
+pub mod push;
+
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::progress;
+use crate::store::Store;
+pub use error::{CliError, Kind};
+
+/// Builds container images with no daemon and no root
+#[derive(Debug, Parser)]
+#[command(name = "cooper", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes, before or after its name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Global {
+    /// Where images and caches are kept [default: $COOPER_ROOT, else ~/.local/share/cooper; for root
+    /// /var/lib/cooper]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// How steps are kept apart from this machine
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", hide_possible_values = true,
+          help = "How steps are kept apart from this machine [possible values: auto, namespaces]")]
+    pub isolation: Isolation,
+    /// How layers are stacked
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", hide_possible_values = true,
+          help = "How layers are stacked [possible values: auto, overlay]")]
+    pub storage: Storage,
+    /// How progress is shown
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
+    pub progress: progress::Mode,
+    /// Which log messages are shown
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn")]
+    pub log_level: LogLevel,
+}
+
+/// `--isolation`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Isolation {
+    /// The best that works
+    Auto,
+    /// User and mount namespaces
+    Namespaces,
+    /// Refused: not there yet
+    Chroot,
+    /// Refused: not there yet
+    Ptrace,
+}
+
+/// `--storage`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Storage {
+    /// The best that works
+    Auto,
+    /// The kernel's overlay
+    Overlay,
+    /// Refused: not there yet
+    Fuse,
+    /// Refused: not there yet
+    Copy,
+}
+
+/// `--log-level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Errors only
+    Error,
+    /// And warnings
+    Warn,
+    /// And what happens
+    Info,
+    /// And how
+    Debug,
+    /// Everything
+    Trace,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Build(build::Arguments),
+    Import(import::Arguments),
+    Push(push::Arguments),
+}
+
+/// Runs the program; gives its exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage_error(&e),
+    };
+    let result = cli.global.check().and_then(|()| match cli.command {
+        Command::Build(arguments) => build::run(&cli.global, arguments),
+        Command::Import(arguments) => import::run(&cli.global, arguments),
+        Command::Push(arguments) => push::run(&cli.global, arguments),
+    });
+    match result {
+        Ok(()) => 0,
+        Err(Stop::Error(e)) => {
+            eprintln!("{}", e.render(progress::color_on_stderr()));
+            e.kind.exit_code()
+        }
+        // As a shell reports it.
+        Err(Stop::Signal(signal)) => {
+            eprintln!("interrupted");
+            u8::try_from(128 + signal).unwrap_or(1)
+        }
+    }
+}
+
+/// Why a command stopped before its end.
+#[derive(Debug)]
+pub enum Stop {
+    /// It failed.
+    Error(CliError),
+    /// A signal with this number asked it to.
+    Signal(i32),
+}
+
+impl From<CliError> for Stop {
+    fn from(e: CliError) -> Self {
+        Stop::Error(e)
+    }
+}
+
+impl Global {
+    /// Refuses what is spelled right and not there yet, and starts the log.
+    fn check(&self) -> Result<(), Stop> {
+        if matches!(self.isolation, Isolation::Chroot | Isolation::Ptrace) {
+            let message = "--isolation=chroot and --isolation=ptrace are not there yet in this version of cooper";
+            return Err(CliError::usage(message).with_hint("use --isolation=namespaces").into());
+        }
+        if matches!(self.storage, Storage::Fuse | Storage::Copy) {
+            let message = "--storage=fuse and --storage=copy are not there yet in this version of cooper";
+            return Err(CliError::usage(message).with_hint("use --storage=overlay").into());
+        }
+        let level = match self.log_level {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        };
+        tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_writer(std::io::stderr)
+            .with_ansi(progress::color_on_stderr())
+            .without_time()
+            .with_target(false)
+            .init();
+        Ok(())
+    }
+
+    /// Opens the store.
+    pub fn open_store(&self) -> Result<Store, CliError> {
+        let root = self.store_root()?;
+        Store::open(&root).map_err(|e| failure::store(&e))
+    }
+
+    fn store_root(&self) -> Result<PathBuf, CliError> {
+        let from_env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        if let Some(root) = self.root.clone().or_else(|| from_env("COOPER_ROOT")) {
+            return Ok(root);
+        }
+        if nix::unistd::Uid::effective().is_root() {
+            return Ok(PathBuf::from("/var/lib/cooper"));
+        }
+        // The XDG specification has relative paths ignored.
+        if let Some(data) = from_env("XDG_DATA_HOME").filter(|p| p.is_absolute()) {
+            return Ok(data.join("cooper"));
+        }
+        from_env("HOME").map(|home| home.join(".local/share/cooper")).ok_or_else(|| {
+            CliError::environment("there is no place for the store: HOME is not set")
+                .with_hint("pass --root DIR, or set COOPER_ROOT")
+        })
+    }
+}
+
+/// Flags of Docker's builder that users will try, and what there is instead.
+const KNOWN_ELSEWHERE: [(&str, &str); 22] = [
+    ("--platform", "images are built for the platform of this machine"),
+    ("--secret", "secrets are not there yet"),
+    ("--ssh", "SSH forwarding is not there yet"),
+    ("--build-context", "COPY from a stage or an image (oci:DIR) instead"),
+    ("--cache-from", "the cache is in the store; sharing it is not there yet"),
+    ("--cache-to", "the cache is in the store; sharing it is not there yet"),
+    ("--network", "steps have the network of this machine"),
+    ("--add-host", "write the address where the step needs it"),
+    ("--label", "write LABEL into the Containerfile"),
+    ("--squash", "copy what is needed into a final stage"),
+    ("--quiet", "use --progress=quiet"),
+    ("-q", "use --progress=quiet"),
+    ("--load", "leave it out: the image is in the store, with -t under that name"),
+    ("--check", "build checks are not there yet"),
+    ("--print", "plans cannot be printed yet"),
+    ("--memory", "run cooper inside a cgroup with the limit"),
+    ("--cpus", "run cooper inside a cgroup with the limit"),
+    ("--rm", "leave it out: nothing is left behind"),
+    ("--force-rm", "leave it out: nothing is left behind"),
+    ("--layers", "leave it out: every step is a layer and is cached"),
+    ("--format", "leave it out: images are in OCI format"),
+    ("--tls-verify", "say `insecure = true` of the registry in registries.conf"),
+];
+
+fn usage_error(error: &clap::Error) -> u8 {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let _ = error.print();
+        return 0;
+    }
+    let _ = error.print();
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        let name = argument.split('=').next().unwrap_or(argument);
+        if let Some((_, instead)) = KNOWN_ELSEWHERE.iter().find(|(flag, _)| *flag == name) {
+            eprintln!("\nhint: {instead}");
+        }
+    }
+    Kind::Usage.exit_code()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_said_to_be_missing_are_missing() {
+        let command = super::Cli::command();
+        let build = command.find_subcommand("build").unwrap();
+        for (flag, _) in super::KNOWN_ELSEWHERE {
+            let has = build.get_arguments().any(|a| a.get_long() == flag.strip_prefix("--"));
+            assert!(!has, "{flag}");
+        }
+    }
+}

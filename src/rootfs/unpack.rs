@@ -1,0 +1,292 @@
+//! From an image's blobs to directories that can be mounted.
+//!
+//! Each layer is unpacked once, by itself, whatever images it is in, and several side by side. A layer
+//! that leans on what is below it (a hard link to a lower layer's file, a directory that it does not
+//! mention) is unpacked again, in order, with the layers below in view; what comes of that depends on
+//! them, so it lies under its chain ID.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cooper_runtime::sys::fs;
+
+use super::freeze::describe;
+use super::lower::MergedDir;
+use super::{LayerDir, RecordedOwners};
+use crate::image::{ChainId, DiffId, Digest, Hasher};
+use crate::layer::apply::{Applied, ApplyError, ApplyOptions, Owners, ParentTree, apply};
+use crate::layer::decompress::decompressor;
+use crate::layer::entry::Entry;
+use crate::store::layers::{MapTag, settle};
+use crate::store::{Store, StoreError, WorkDir};
+
+/// Layers unpacked at once; more would only fight for the disk.
+const AT_ONCE: usize = 2;
+/// Says that a layer hides all that is below it.
+const OPAQUE_ROOT: &str = "user.cooper.opaque-root";
+
+/// What can go wrong while unpacking.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The layer's tar is not acceptable, or the file system refuses.
+    #[error("cannot unpack layer {digest}: {source}")]
+    Apply {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: ApplyError,
+    },
+    /// The tar is not the one that the configuration announced.
+    #[error("layer {digest} unpacks to {found}, and the image's configuration says {expected}")]
+    DiffId {
+        /// The blob.
+        digest: Digest,
+        /// Announced.
+        expected: DiffId,
+        /// Computed.
+        found: Digest,
+    },
+    /// A file operation around it failed.
+    #[error("cannot unpack layer {digest}: {source}")]
+    Io {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What unpacking needs to know of where it happens.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// This command's work directory.
+    pub work: &'a WorkDir,
+    /// Names the id map.
+    pub tag: &'a MapTag,
+    /// Whether owners are recorded instead of made.
+    pub records: bool,
+}
+
+/// Makes sure that all `layers` (lowest first) are unpacked, and gives their directories, ready to be
+/// stacked.
+pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>, UnpackError> {
+    let dir = place.store.layers_dir(place.tag);
+    std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<UnpackError>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        let run = || {
+            while let Some((diff_id, digest)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let path = place.store.layer_path(place.tag, *diff_id);
+                if path.is_dir() {
+                    continue;
+                }
+                match unpack_one(place, *diff_id, *digest, &path, None) {
+                    // Done below, when its parents are there.
+                    Ok(()) | Err(UnpackError::Apply { source: ApplyError::NeedsParents { .. }, .. }) => {}
+                    Err(e) => {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                        next.store(layers.len(), Ordering::Relaxed);
+                    }
+                }
+            }
+        };
+        for _ in 1..layers.len().min(AT_ONCE) {
+            scope.spawn(run);
+        }
+        run();
+    });
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    chain(place, layers)
+}
+
+/// The directories of layers that are all unpacked but for those that need their parents.
+fn chain(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>, UnpackError> {
+    let mut chain: Option<ChainId> = None;
+    let mut dirs: Vec<LayerDir> = Vec::new();
+    for (diff_id, digest) in layers {
+        let here = chain.map_or(ChainId(diff_id.0), |c| c.then(*diff_id));
+        chain = Some(here);
+        let mut path = place.store.layer_path(place.tag, *diff_id);
+        if !path.is_dir() {
+            path = place.store.chained_layer_path(place.tag, here);
+            if !path.is_dir() {
+                unpack_one(place, *diff_id, *digest, &path, Some(&dirs))?;
+            }
+        }
+        let io_error = |source| UnpackError::Io { digest: *digest, source };
+        let layer = load(&path, place.records).map_err(io_error)?;
+        let top = fs::open_dir(&path).map_err(io_error)?;
+        if fs::xattr_at(top.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT)).map_err(io_error)?.is_some() {
+            dirs.clear();
+        }
+        dirs.push(layer);
+    }
+    Ok(dirs)
+}
+
+/// A layer's directory with the owners recorded beside it.
+fn load(path: &Path, records: bool) -> io::Result<LayerDir> {
+    let mut owners = RecordedOwners::new();
+    if records {
+        match std::fs::read(owners_path(path)) {
+            Ok(text) => owners = serde_json::from_slice::<Vec<_>>(&text)?.into_iter().collect(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(LayerDir { path: path.to_owned(), owners: Arc::new(owners) })
+}
+
+/// Puts a layer that a step has made where unpacked layers lie, under its diff ID.
+pub fn keep(place: Place<'_>, layer: &LayerDir, diff_id: DiffId) -> Result<LayerDir, StoreError> {
+    let dir = place.store.layers_dir(place.tag);
+    std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
+    let path = place.store.layer_path(place.tag, diff_id);
+    save_owners(&path, &layer.owners)?;
+    settle(&layer.path, &path).map_err(StoreError::io("cannot move a layer to", &path))?;
+    Ok(LayerDir { path, owners: layer.owners.clone() })
+}
+
+fn owners_path(layer: &Path) -> PathBuf {
+    layer.with_extension("owners")
+}
+
+/// Written before the layer appears under its name, so that no layer is ever seen without.
+fn save_owners(layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> {
+    if owners.is_empty() {
+        return Ok(());
+    }
+    let path = owners_path(layer);
+    let list: Vec<_> = owners.iter().collect();
+    let text =
+        serde_json::to_vec(&list).map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
+    crate::store::replace_file(&path, &text)
+}
+
+fn unpack_one(
+    place: Place<'_>,
+    diff_id: DiffId,
+    digest: Digest,
+    target: &Path,
+    parents: Option<&[LayerDir]>,
+) -> Result<(), UnpackError> {
+    let io_error = |source| UnpackError::Io { digest, source };
+    let dir = place.work.fresh("unpack-");
+    std::fs::create_dir(&dir).map_err(io_error)?;
+    let result = unpack_into(place, diff_id, digest, &dir, target, parents);
+    if result.is_err()
+        && let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
+        && let Ok(parent) = fs::open_dir(parent)
+    {
+        let _ = fs::remove_tree_at(&parent, name);
+    }
+    result
+}
+
+fn unpack_into(
+    place: Place<'_>,
+    diff_id: DiffId,
+    digest: Digest,
+    dir: &Path,
+    target: &Path,
+    parents: Option<&[LayerDir]>,
+) -> Result<(), UnpackError> {
+    let io_error = |source| UnpackError::Io { digest, source };
+    let view = parents.map(|layers| Below { root: layers });
+    let dest = fs::open_dir(dir).map_err(io_error)?;
+    let blob = place.store.open_blob(&digest)?;
+    let mut hashed = Hashed { inner: decompressor(blob).map_err(io_error)?, hasher: Hasher::new() };
+    let options = ApplyOptions {
+        owners: if place.records { Owners::Record } else { Owners::Make },
+        parents: view.as_ref().map(|v| v as &dyn ParentTree),
+        ..ApplyOptions::default()
+    };
+    let applied: Applied = apply(&mut hashed, dest.as_fd(), &options)
+        .map_err(|source| UnpackError::Apply { digest, source })?;
+    let found = hashed.hasher.finish();
+    if found != diff_id.0 {
+        return Err(UnpackError::DiffId { digest, expected: diff_id, found });
+    }
+    if applied.opaque_root {
+        fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
+    }
+    save_owners(target, &applied.owners)?;
+    settle(dir, target).map_err(io_error)
+}
+
+/// Hashes what is read.
+struct Hashed<R> {
+    inner: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..got]);
+        Ok(got)
+    }
+}
+
+/// The layers below, as applying a layer asks for them.
+struct Below<'a> {
+    root: &'a [LayerDir],
+}
+
+impl Below<'_> {
+    /// The merged directory that has `path`'s last name, and that name.
+    fn parent<'p>(&self, path: &'p [u8]) -> io::Result<Option<(MergedDir, &'p OsStr)>> {
+        let mut dir = MergedDir::root(self.root)?;
+        let mut start = 0;
+        while let Some(slash) = path[start..].iter().position(|b| *b == b'/') {
+            let end = start + slash;
+            let name = OsStr::from_bytes(&path[start..end]);
+            let next = match dir.lookup(name, &path[..end])? {
+                Some(found) if found.stat.kind == fs::FileKind::Directory => dir.open(name, &found)?,
+                _ => return Ok(None),
+            };
+            dir = next;
+            start = end + 1;
+        }
+        Ok(Some((dir, OsStr::from_bytes(&path[start..]))))
+    }
+}
+
+impl ParentTree for Below<'_> {
+    fn lookup(&self, path: &[u8]) -> io::Result<Option<Entry>> {
+        if path.is_empty() {
+            let (mode, uid, gid) = MergedDir::root(self.root)?.root_attributes()?;
+            let kind = crate::layer::entry::EntryKind::Directory;
+            return Ok(Some(Entry { path: Vec::new(), kind, mode, uid, gid, mtime: 0, xattrs: BTreeMap::new() }));
+        }
+        let Some((dir, name)) = self.parent(path)? else { return Ok(None) };
+        match dir.lookup(name, path)? {
+            Some(found) if found.stat.kind != fs::FileKind::Socket => {
+                Ok(Some(describe(found.dir, name, &found.stat, path.to_vec())?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn open(&self, path: &[u8]) -> io::Result<File> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let (dir, name) = self.parent(path)?.ok_or_else(missing)?;
+        let found = dir.lookup(name, path)?.ok_or_else(missing)?;
+        fs::open_file_at(found.dir, name)
+    }
+}
