@@ -13,7 +13,7 @@ use crate::sys::{mount, process};
 #[derive(Debug, thiserror::Error)]
 pub enum EnterError {
     /// The kernel or its configuration refuses user namespaces.
-    #[error("this environment does not allow user namespaces ({source}): {hint}")]
+    #[error("this environment does not allow user namespaces{}: {hint}", said(source))]
     Forbidden {
         /// What the kernel said.
         source: io::Error,
@@ -36,6 +36,15 @@ pub enum EnterError {
     },
 }
 
+/// What the kernel said; of `ENOSPC`, which is its word for "too many namespaces", nothing: "no space
+/// left on device" would send people looking for a full disk.
+fn said(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::StorageFull => String::new(),
+        _ => format!(" ({source})"),
+    }
+}
+
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> EnterError {
     move |source| EnterError::Io { what, source }
 }
@@ -50,6 +59,7 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> EnterError {
 /// [`EnterError::Forbidden`] where the environment has no user namespaces. Must be called while the
 /// process has one thread (`unshare(2)` refuses otherwise).
 pub fn enter() -> Result<IdMap, EnterError> {
+    process::settle_to_one_thread().map_err(io_error("waiting for other threads to end"))?;
     let map = IdMap::discover().map_err(io_error("reading this user's ids"))?;
     let (mut go_read, mut go_write) = io::pipe().map_err(io_error("making a pipe"))?;
     let (mut said_read, mut said_write) = io::pipe().map_err(io_error("making a pipe"))?;
@@ -104,10 +114,8 @@ pub fn enter() -> Result<IdMap, EnterError> {
     if !matches!(map.extent, Extent::Single { .. }) {
         nix::unistd::setgroups(&[]).map_err(denied("dropping supplementary groups"))?;
     }
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(|e| EnterError::Forbidden {
-        source: e.into(),
-        hint: forbidden_hint(),
-    })?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|e| EnterError::Forbidden { source: e.into(), hint: forbidden_hint() })?;
     mount::make_private().map_err(|source| EnterError::Forbidden { source, hint: forbidden_hint() })?;
     Ok(map)
 }

@@ -215,7 +215,10 @@ fn run_mapper(program: &str, process: Pid, lines: &[MapLine]) -> Result<(), Stri
 
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    std::env::split_paths(&path).chain([PathBuf::from("/usr/bin")]).map(|d| d.join(name)).find(|p| is_program(p))
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/bin")])
+        .map(|d| d.join(name))
+        .find(|p| is_program(p))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -249,11 +252,7 @@ mod tests {
 
     #[test]
     fn a_map_knows_what_it_covers() {
-        let map = IdMap {
-            extent: Extent::Range,
-            uids: with_root(5, &[(100, 10)]),
-            gids: with_root(5, &[]),
-        };
+        let map = IdMap { extent: Extent::Range, uids: with_root(5, &[(100, 10)]), gids: with_root(5, &[]) };
         assert!(map.covers(0, 0) && map.covers(10, 0));
         assert!(!map.covers(11, 0) && !map.covers(1, 1));
     }

@@ -125,7 +125,9 @@ pub fn read_file(root: impl AsFd, path: &[u8], limit: u64) -> io::Result<Option<
     use std::io::Read;
     let place = match find(root, path, Walk { follow_last: true, make_dir: None }) {
         Ok(place) => place,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(e) => return Err(e),
     };
     match place.stat {

@@ -23,7 +23,9 @@ use crate::sys::process;
 /// A running launcher, as the builder holds it.
 #[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<OwnedFd>,
+    /// `None` only while it is being dropped.
+    socket: Mutex<Option<OwnedFd>>,
+    process: OwnedFd,
 }
 
 /// A running step. Dropping it before it has ended kills it.
@@ -47,29 +49,43 @@ impl Launcher {
     pub fn start() -> io::Result<Launcher> {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        let (_, _) = process::fork(|| {
+        let (_, process) = process::fork(|| {
             // The copy must not hold the builder's end open, or it would never see it closed.
             let _ = nix::unistd::close(ours.as_raw_fd());
             serve(&theirs)
         })?;
-        Ok(Launcher { socket: Mutex::new(ours) })
+        Ok(Launcher { socket: Mutex::new(Some(ours)), process })
     }
 
     /// Starts a step with these standard streams.
     ///
     /// # Errors
     /// When the launcher is gone.
-    pub fn spawn(&self, step: &Step, stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Running> {
+    pub fn spawn(
+        &self,
+        step: &Step,
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> io::Result<Running> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        let fds: [RawFd; 4] =
-            [theirs.as_raw_fd(), stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+        let fds: [RawFd; 4] = [theirs.as_raw_fd(), stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
         {
             let socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let socket = socket.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
             let rights = [ControlMessage::ScmRights(&fds)];
             sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
         }
         supervisor::send(&mut ours, step)?;
         Ok(Running { socket: ours })
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        // Closing the socket ends it; waiting leaves no zombie to a parent that may not care for it.
+        drop(self.socket.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take());
+        let _ = process::wait(&self.process);
     }
 }
 
@@ -106,7 +122,7 @@ impl Signaller {
     }
 }
 
-/// The launcher's life. Its children are reaped by nobody but the kernel.
+/// The launcher's life.
 fn serve(socket: &OwnedFd) -> i32 {
     let _ = nix::unistd::setsid();
     // The builder's streams: whoever reads its output must not wait for us to close them.
@@ -126,7 +142,11 @@ fn serve(socket: &OwnedFd) -> i32 {
                 drop(started);
                 reap();
             }
-            Ok(None) => return 0,
+            // Supervisors see their own sockets closed, and end their steps.
+            Ok(None) => {
+                while nix::sys::wait::wait().is_ok() {}
+                return 0;
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return 1,
         }

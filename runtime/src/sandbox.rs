@@ -196,17 +196,14 @@ fn become_user(step: &Step) -> Result<(), SetupFailure> {
         Err(e) => return Err(e).during(Part::Identity, "setting supplementary groups"),
     }
     let (uid, gid) = (Uid::from_raw(step.uid), Gid::from_raw(step.gid));
-    nix::unistd::setresgid(gid, gid, gid)
-        .during(Part::Identity, &format!("becoming group {}", step.gid))?;
+    nix::unistd::setresgid(gid, gid, gid).during(Part::Identity, &format!("becoming group {}", step.gid))?;
     if uid.is_root() {
         // Root stays what it is, with no more than the set above, now and after execve.
         let allowed = CAPABILITIES.into_iter().collect();
         for set in [CapSet::Effective, CapSet::Permitted] {
-            caps::set(None, set, &allowed).map_err(|_| failure(
-                Part::Identity,
-                "limiting capabilities",
-                &io::Error::from_raw_os_error(libc::EPERM),
-            ))?;
+            caps::set(None, set, &allowed).map_err(|_| {
+                failure(Part::Identity, "limiting capabilities", &io::Error::from_raw_os_error(libc::EPERM))
+            })?;
         }
         return Ok(());
     }
@@ -216,9 +213,8 @@ fn become_user(step: &Step) -> Result<(), SetupFailure> {
 fn execute(step: &Step) -> SetupFailure {
     let program = step.argv.first().map_or("", String::as_str);
     let what = format!("executing {program}");
-    let c_strings = |texts: &[String]| {
-        texts.iter().map(|t| CString::new(t.as_bytes())).collect::<Result<Vec<_>, _>>()
-    };
+    let c_strings =
+        |texts: &[String]| texts.iter().map(|t| CString::new(t.as_bytes())).collect::<Result<Vec<_>, _>>();
     let (Ok(argv), Ok(env)) = (c_strings(&step.argv), c_strings(&step.env)) else {
         return failure(Part::Program, &what, &io::Error::from_raw_os_error(libc::EINVAL));
     };
@@ -244,7 +240,9 @@ fn candidates(program: &str, env: &[String]) -> Vec<String> {
         return vec![program.to_owned()];
     }
     let path = env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or("/bin:/usr/bin");
-    path.split(':').map(|dir| if dir.is_empty() { program.to_owned() } else { format!("{dir}/{program}") }).collect()
+    path.split(':')
+        .map(|dir| if dir.is_empty() { program.to_owned() } else { format!("{dir}/{program}") })
+        .collect()
 }
 
 #[cfg(test)]

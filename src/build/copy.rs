@@ -30,7 +30,14 @@ pub trait OwnerSink {
     ///
     /// # Errors
     /// When it can do neither.
-    fn set_owner(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &[u8], uid: u32, gid: u32) -> io::Result<()>;
+    fn set_owner(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &[u8],
+        uid: u32,
+        gid: u32,
+    ) -> io::Result<()>;
 }
 
 /// How copied files differ from their sources.
@@ -123,7 +130,9 @@ pub enum CopyError {
         tree: String,
     },
     /// A directory would have to replace something else.
-    #[error("cannot copy the directory \"{from}\" to {to}: {found} is there; remove it first or choose another destination")]
+    #[error(
+        "cannot copy the directory \"{from}\" to {to}: {found} is there; remove it first or choose another destination"
+    )]
     DirectoryOverOther {
         /// The directory's path in its tree.
         from: String,
@@ -133,7 +142,9 @@ pub enum CopyError {
         found: &'static str,
     },
     /// Something else would have to replace a directory.
-    #[error("cannot copy \"{from}\" to {to}: a directory is there; remove it first or choose another destination")]
+    #[error(
+        "cannot copy \"{from}\" to {to}: a directory is there; remove it first or choose another destination"
+    )]
     OtherOverDirectory {
         /// The source's path in its tree.
         from: String,

@@ -147,8 +147,7 @@ impl Executor<'_, '_> {
         if let Some(record) = self.look_up(position, key)? {
             let (label, text) = (label.clone(), step.text.clone());
             self.progress.event(Event::Cached { task, label, text });
-            let layer =
-                Layer { packed: Promise::kept(record.layer), fresh: None, base: false, record: None };
+            let layer = Layer { packed: Promise::kept(record.layer), fresh: None, base: false, record: None };
             let end = &mut self.ends[position];
             end.layers.push(layer);
             end.time = end.time.max(record.time);
@@ -187,7 +186,11 @@ impl Executor<'_, '_> {
         self.options.epoch.map_or_else(|| "inputs".to_owned(), |epoch| format!("epoch {epoch}"))
     }
 
-    fn key(&mut self, step: &Step<FoundImage>, selection: Option<&Selection>) -> Result<InstructionKey, Failure> {
+    fn key(
+        &mut self,
+        step: &Step<FoundImage>,
+        selection: Option<&Selection>,
+    ) -> Result<InstructionKey, Failure> {
         let times = self.times();
         Ok(match &step.action {
             Action::Run(run) => key::run(run, &times),
@@ -321,7 +324,9 @@ impl Executor<'_, '_> {
 
     fn opened(&self) -> Result<&Workshop, StepError> {
         let closed = || std::io::Error::from(std::io::ErrorKind::NotConnected);
-        self.workshop.as_ref().ok_or_else(|| StepError::Io { what: "the workshop is closed", source: closed() })
+        self.workshop
+            .as_ref()
+            .ok_or_else(|| StepError::Io { what: "the workshop is closed", source: closed() })
     }
 
     /// The directories of a stage's layers, ready to be stacked.
@@ -379,7 +384,9 @@ impl Executor<'_, '_> {
         let root = rootfs.root().map_err(open_root)?.try_clone_to_owned().map_err(open_root)?;
         match &step.action {
             Action::Run(run) if run.argv.is_empty() => {}
-            Action::Run(run) => super::run::run(workshop, &rootfs, run, task, self.progress).map_err(StepError::Run)?,
+            Action::Run(run) => {
+                super::run::run(workshop, &rootfs, run, task, self.progress).map_err(StepError::Run)?
+            }
             Action::Workdir { path, user } => {
                 let who = users::identity(root.as_fd(), user).map_err(StepError::User)?;
                 let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
@@ -408,7 +415,11 @@ impl Executor<'_, '_> {
         drop(root);
         if workshop.interrupted().is_some() {
             // Checked by the caller; what was made under an interrupt is not worth keeping.
-            return Err(StepError::Io { what: "interrupted", source: std::io::ErrorKind::Interrupted.into() }.into());
+            return Err(StepError::Io {
+                what: "interrupted",
+                source: std::io::ErrorKind::Interrupted.into(),
+            }
+            .into());
         }
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
         let Some(packer) = &self.packer else {

@@ -8,9 +8,7 @@ use std::time::Instant;
 use crate::image::{Digest, ImageConfig, ImageName, Platform, Reference};
 use crate::plan::{ImageError, ImageSource, Images};
 use crate::progress::{Event, Progress, TaskId};
-use crate::registry::{
-    self, Client, ConfigError, Pulled, PullObserver, Registries, RegistryError, Resolved,
-};
+use crate::registry::{self, Client, ConfigError, PullObserver, Pulled, Registries, RegistryError, Resolved};
 use crate::store::{Store, StoreError, WorkDir};
 use crate::transport::oci::{self, LayoutError};
 

@@ -62,7 +62,7 @@ pub enum BuildError {
     },
     /// An image could not be found or fetched.
     #[error(transparent)]
-    Image(#[from] images::FindError),
+    Image(Box<images::FindError>),
     /// There is no place to work in.
     #[error(transparent)]
     Workshop(#[from] workshop::WorkshopError),
@@ -83,6 +83,12 @@ pub enum BuildError {
     },
 }
 
+impl From<images::FindError> for BuildError {
+    fn from(e: images::FindError) -> Self {
+        BuildError::Image(Box::new(e))
+    }
+}
+
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -99,7 +105,9 @@ pub enum StepError {
     #[error(transparent)]
     Copy(#[from] copy::CopyError),
     /// `ADD` of an archive.
-    #[error("`{source_path}` is an archive, which ADD would extract; that is not there yet in this version of cooper")]
+    #[error(
+        "`{source_path}` is an archive, which ADD would extract; that is not there yet in this version of cooper"
+    )]
     Archive {
         /// The source.
         source_path: String,

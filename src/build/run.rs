@@ -230,9 +230,10 @@ fn not_started(failure: SetupFailure, spec: &Step) -> RunError {
             };
             RunError::Program { program, reason, hint }
         }
-        Part::WorkingDirectory => {
-            RunError::WorkingDirectory { cwd: spec.cwd.clone(), problem: format!("cannot be entered: {reason}") }
-        }
+        Part::WorkingDirectory => RunError::WorkingDirectory {
+            cwd: spec.cwd.clone(),
+            problem: format!("cannot be entered: {reason}"),
+        },
         Part::Identity => RunError::Id { uid: spec.uid, gid: spec.gid, reason: failure.to_string() },
         Part::Sandbox => RunError::Sandbox(failure),
     }

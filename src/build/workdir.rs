@@ -17,7 +17,14 @@ pub struct Ownership<'a> {
 }
 
 impl OwnerSink for Ownership<'_> {
-    fn set_owner(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &[u8], uid: u32, gid: u32) -> io::Result<()> {
+    fn set_owner(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &[u8],
+        uid: u32,
+        gid: u32,
+    ) -> io::Result<()> {
         match &mut self.records {
             None => fs::chown_at(dir, name, uid, gid),
             Some(owners) => {

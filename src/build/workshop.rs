@@ -70,7 +70,8 @@ impl Workshop {
         progress.resume();
         let workshop = opened?;
         if let Extent::Single { reason } = &workshop.map.extent {
-            let text = format!("only one user id can be used, so steps cannot change owners or users: {reason}");
+            let text =
+                format!("only one user id can be used, so steps cannot change owners or users: {reason}");
             progress.event(Event::Warning { text });
         }
         Ok(workshop)

@@ -122,7 +122,13 @@ fn carry_out(
     }
     if arguments.push {
         for tag in &request.tags {
-            push::push_one(finder.client().map_err(|e| general(&e, store.root()))?, store, &built.manifest, tag, progress)?;
+            push::push_one(
+                finder.client().map_err(|e| general(&e, store.root()))?,
+                store,
+                &built.manifest,
+                tag,
+                progress,
+            )?;
         }
     }
     if let Some(path) = &arguments.iidfile {
@@ -209,8 +215,10 @@ fn check_context(context: &Path) -> Result<(), CliError> {
     let text = context.to_string_lossy();
     let remote = ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|p| text.starts_with(p));
     if text == "-" || remote {
-        return Err(CliError::usage(format!("a build context like `{text}` is not there yet in this version of cooper"))
-            .with_hint("unpack or clone it into a directory, and name that"));
+        return Err(CliError::usage(format!(
+            "a build context like `{text}` is not there yet in this version of cooper"
+        ))
+        .with_hint("unpack or clone it into a directory, and name that"));
     }
     match std::fs::metadata(context) {
         Ok(m) if m.is_dir() => Ok(()),
@@ -223,7 +231,8 @@ fn check_context(context: &Path) -> Result<(), CliError> {
 fn read_containerfile(arguments: &Arguments) -> Result<(Source, Option<PathBuf>), CliError> {
     let utf8 = |name: &str, bytes: Vec<u8>| {
         let text = String::from_utf8(bytes).map_err(|e| {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            let line =
+                e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
             CliError::usage(format!("{name} is not UTF-8 text: line {line}"))
         })?;
         Ok(Source { name: name.to_owned(), text })
@@ -298,8 +307,10 @@ fn parse_output(text: &str) -> Result<OciName, CliError> {
                 Some(("dest", value)) => dest = Some(PathBuf::from(value)),
                 Some(("tar", "false")) => tar = false,
                 Some(("tar", "true")) => tar = true,
-                _ => return Err(CliError::usage(format!("--output: `{field}` is not understood"))
-                    .with_hint("write -o oci:DIR[:TAG], or -o type=oci,dest=DIR,tar=false")),
+                _ => {
+                    return Err(CliError::usage(format!("--output: `{field}` is not understood"))
+                        .with_hint("write -o oci:DIR[:TAG], or -o type=oci,dest=DIR,tar=false"));
+                }
             }
         }
         if let (Some(dir), false) = (dest, tar) {
@@ -321,13 +332,18 @@ mod tests {
         let layout = |dir: &str, tag: Option<&str>| OciName { dir: dir.into(), tag: tag.map(str::to_owned) };
         assert_eq!(parse_output("oci:out:v1").unwrap(), layout("out", Some("v1")));
         assert_eq!(parse_output("type=oci,dest=out,tar=false").unwrap(), layout("out", None));
-        for refused in ["out", "docker-archive:x", "type=oci,dest=x", "type=local,dest=x", "type=oci,tar=false"] {
+        for refused in
+            ["out", "docker-archive:x", "type=oci,dest=x", "type=local,dest=x", "type=oci,tar=false"]
+        {
             assert_eq!(parse_output(refused).unwrap_err().kind.exit_code(), 2, "{refused}");
         }
     }
 
     #[test]
     fn sizes_are_for_people() {
-        assert_eq!([size(999), size(1_500), size(2_500_000), size(3_000_000_000)], ["999 B", "1.5 kB", "2.5 MB", "3.00 GB"]);
+        assert_eq!(
+            [size(999), size(1_500), size(2_500_000), size(3_000_000_000)],
+            ["999 B", "1.5 kB", "2.5 MB", "3.00 GB"]
+        );
     }
 }

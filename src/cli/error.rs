@@ -75,14 +75,12 @@ impl CliError {
 
     /// A file operation failed: `doing` says which, as in "cannot write", and `path` on what.
     ///
-    /// Conditions that a user can mend get their hint, and those that are the machine's rather than the
-    /// build's are [`Kind::Environment`]. Not for errors of other system calls: `unshare`, for one, says
+    /// Conditions that a user can mend get their hint; a full disk is a failure like others, since the same
+    /// command works once there is space. Not for errors of other system calls: `unshare`, for one, says
     /// "no space left" when it means that there are too many namespaces.
     pub fn io(doing: impl Display, path: &Path, error: &io::Error) -> CliError {
         let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
-                Kind::Environment
-            }
+            io::ErrorKind::ReadOnlyFilesystem => Kind::Environment,
             _ => Kind::Failed,
         };
         let mut message = doing.to_string();
@@ -307,11 +305,11 @@ hint: run it with --progress plain to see all of its output, from the first line
         };
         let message = "error: cannot write /store/blobs/sha256/.tmp-1:";
         let (kind, text) = render(28);
-        assert_eq!(kind, Kind::Environment);
+        assert_eq!(kind, Kind::Failed);
         let hint = "hint: free space in /store/blobs/sha256 or point --root to another file system";
         assert_eq!(text, format!("{message} no space left on device\n{hint}\n"));
         for (number, kind, hint) in [
-            (122, Kind::Environment, "hint: your disk quota on the file system of /store/blobs/sha256"),
+            (122, Kind::Failed, "hint: your disk quota on the file system of /store/blobs/sha256"),
             (30, Kind::Environment, "hint: /store/blobs/sha256 is on a read-only file system"),
             (13, Kind::Failed, "hint: `namei -l /store/blobs/sha256/.tmp-1` shows"),
         ] {

@@ -20,11 +20,11 @@ use crate::store::StoreError;
 
 /// The Containerfile, to point into.
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     /// As the user named it.
-    pub name: String,
+    pub(super) name: String,
     /// Its text.
-    pub text: String,
+    pub(super) text: String,
 }
 
 impl Source {
@@ -40,14 +40,13 @@ impl Source {
     }
 
     /// A Containerfile that says something wrong.
-    pub fn parse_error(&self, e: &ParseError) -> CliError {
-        let error =
-            CliError::usage(e.message.clone()).with_detail(self.snippet(e.span, e.label.as_deref()));
+    pub(super) fn parse_error(&self, e: &ParseError) -> CliError {
+        let error = CliError::usage(e.message.clone()).with_detail(self.snippet(e.span, e.label.as_deref()));
         with_hint(error, e.help.clone())
     }
 
     /// A build that cannot be planned.
-    pub fn plan_error(&self, e: &PlanError) -> CliError {
+    pub(super) fn plan_error(&self, e: &PlanError) -> CliError {
         match e {
             PlanError::Source(e) => self.parse_error(e),
             PlanError::Target { .. } => CliError::usage(e.to_string()),
@@ -66,10 +65,12 @@ impl Source {
     }
 
     /// A build that failed.
-    pub fn build_error(&self, e: BuildError, store: &Path) -> Stop {
+    pub(super) fn build_error(&self, e: BuildError, store: &Path) -> Stop {
         match e {
             BuildError::Interrupted { signal } => Stop::Signal(signal),
-            BuildError::Step { text, span, source, .. } => self.step_error(&text, span, &source, store).into(),
+            BuildError::Step { text, span, source, .. } => {
+                self.step_error(&text, span, &source, store).into()
+            }
             BuildError::Workshop(WorkshopError::Enter(e)) => CliError::environment(e.to_string()).into(),
             BuildError::Store(e) => self::store(&e).into(),
             other => general(&other, store).into(),
@@ -88,7 +89,11 @@ impl Source {
         let error = match e {
             StepError::Run(RunError::Exit { tail, .. } | RunError::Signal { tail, .. }) => {
                 let error = error.with_detail(format!("command: {}", text.trim()));
-                if tail.is_empty() { error.with_detail("it printed nothing") } else { error.with_output(tail) }
+                if tail.is_empty() {
+                    error.with_detail("it printed nothing")
+                } else {
+                    error.with_output(tail)
+                }
             }
             _ => error,
         };
@@ -122,7 +127,7 @@ fn step_hint(e: &StepError) -> Option<String> {
 }
 
 /// A store that cannot be used.
-pub fn store(e: &StoreError) -> CliError {
+pub(super) fn store(e: &StoreError) -> CliError {
     let path = match e {
         StoreError::Io { path, .. } => path.clone(),
         _ => std::path::PathBuf::new(),
@@ -139,7 +144,7 @@ pub fn store(e: &StoreError) -> CliError {
 }
 
 /// Any other error.
-pub fn general(e: &(dyn Error + 'static), store: &Path) -> CliError {
+pub(super) fn general(e: &(dyn Error + 'static), store: &Path) -> CliError {
     with_space_hint(CliError::failed(e.to_string()), e, store)
 }
 

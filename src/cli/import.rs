@@ -55,14 +55,18 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let imported = tarball::import(&store, &work, input, arguments.compression, workers).map_err(|e| {
         let mut error = general(&e, store.root());
-        let what = if from_stdin { "standard input".to_owned() } else { arguments.file.display().to_string() };
+        let what =
+            if from_stdin { "standard input".to_owned() } else { arguments.file.display().to_string() };
         error.message = format!("cannot import {what}: {}", error.message);
         error
     })?;
     let layer = imported.layer;
     stage.history.insert(
         0,
-        crate::image::History { created_by: Some("cooper import".to_owned()), ..crate::image::History::default() },
+        crate::image::History {
+            created_by: Some("cooper import".to_owned()),
+            ..crate::image::History::default()
+        },
     );
     let layer = ImageLayer {
         diff_id: layer.diff_id,
@@ -71,7 +75,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         media_type: layer.media_type,
     };
     let epoch = arguments.source_date_epoch.unwrap_or(imported.newest);
-    let built = assemble(&store, &stage, vec![layer], Some(epoch), true).map_err(|e| general(&e, store.root()))?;
+    let built =
+        assemble(&store, &stage, vec![layer], Some(epoch), true).map_err(|e| general(&e, store.root()))?;
     store.set_name(&name.to_string(), &built.manifest).map_err(|e| failure::store(&e))?;
     println!("{}", built.digest);
     Ok(())
@@ -82,8 +87,7 @@ fn changed_config(changes: &[String]) -> Result<plan::Stage<()>, CliError> {
     let text = format!("FROM scratch\n{}\n", changes.join("\n"));
     let source = Source { name: "--change".to_owned(), text };
     let file = dockerfile::parse(&source.text).map_err(|e| source.parse_error(&e))?;
-    let options =
-        plan::Options { build_args: Default::default(), target: None, platform: Platform::host() };
+    let options = plan::Options { build_args: Default::default(), target: None, platform: Platform::host() };
     let planned = plan::plan(&file, &options, &mut NoImages).map_err(|e| source.plan_error(&e))?;
     let mut stages = planned.stages;
     let stage = stages.pop().filter(|_| stages.is_empty());
@@ -91,7 +95,9 @@ fn changed_config(changes: &[String]) -> Result<plan::Stage<()>, CliError> {
     let stage = stage.ok_or_else(unfit)?;
     // WORKDIR sets the directory here and does not make it, as with Docker.
     if stage.steps.iter().any(|s| !matches!(s.action, Action::Workdir { .. })) {
-        return Err(unfit().with_hint("use ENV, CMD, ENTRYPOINT, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL"));
+        return Err(
+            unfit().with_hint("use ENV, CMD, ENTRYPOINT, USER, WORKDIR, LABEL, EXPOSE, VOLUME, STOPSIGNAL")
+        );
     }
     let mut stage = stage;
     stage.history.iter_mut().for_each(|h| h.empty_layer = true);

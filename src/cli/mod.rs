@@ -21,7 +21,13 @@ pub use error::{CliError, Kind};
 
 /// Builds container images with no daemon and no root
 #[derive(Debug, Parser)]
-#[command(name = "cooper", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "cooper",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -38,12 +44,24 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// How steps are kept apart from this machine
-    #[arg(long, global = true, value_name = "MODE", default_value = "auto", hide_possible_values = true,
-          help = "How steps are kept apart from this machine [possible values: auto, namespaces]")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "MODE",
+        default_value = "auto",
+        hide_possible_values = true,
+        help = "How steps are kept apart from this machine [possible values: auto, namespaces]"
+    )]
     pub isolation: Isolation,
     /// How layers are stacked
-    #[arg(long, global = true, value_name = "MODE", default_value = "auto", hide_possible_values = true,
-          help = "How layers are stacked [possible values: auto, overlay]")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "MODE",
+        default_value = "auto",
+        hide_possible_values = true,
+        help = "How layers are stacked [possible values: auto, overlay]"
+    )]
     pub storage: Storage,
     /// How progress is shown
     #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
@@ -145,7 +163,8 @@ impl Global {
     /// Refuses what is spelled right and not there yet, and starts the log.
     fn check(&self) -> Result<(), Stop> {
         if matches!(self.isolation, Isolation::Chroot | Isolation::Ptrace) {
-            let message = "--isolation=chroot and --isolation=ptrace are not there yet in this version of cooper";
+            let message =
+                "--isolation=chroot and --isolation=ptrace are not there yet in this version of cooper";
             return Err(CliError::usage(message).with_hint("use --isolation=namespaces").into());
         }
         if matches!(self.storage, Storage::Fuse | Storage::Copy) {

@@ -35,7 +35,9 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let found = store.find(&name.to_string()).map_err(|e| super::failure::store(&e))?;
     let Some(manifest) = found else {
         let error = CliError::failed(format!("the store has no image {name}"));
-        return Err(error.with_hint("build it with `cooper build -t NAME`, or make it with `cooper import`").into());
+        return Err(error
+            .with_hint("build it with `cooper build -t NAME`, or make it with `cooper import`")
+            .into());
     };
     let registries = Registries::from_environment().map_err(|e| general(&e, store.root()))?;
     let progress = progress::start(global.progress);
@@ -56,7 +58,8 @@ pub(super) fn push_one(
     // Away from the numbers of steps and pulls.
     const FIRST_TASK: usize = 2_000_000;
     let observer = Transfers::new(progress, FIRST_TASK);
-    let digest = registry::push(client, store, manifest, dest, &observer).map_err(|e| general(&e, store.root()))?;
+    let digest =
+        registry::push(client, store, manifest, dest, &observer).map_err(|e| general(&e, store.root()))?;
     progress.event(Event::Note { text: format!("pushed {dest} {digest}") });
     Ok(digest)
 }

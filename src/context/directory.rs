@@ -102,7 +102,8 @@ impl IgnoreRules {
 
     fn named(path: &Path, text: Vec<u8>) -> Result<IgnoreRules, ContextError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        IgnoreRules::parse(name, text).map_err(|source| ContextError::Ignore { path: path.to_owned(), source })
+        IgnoreRules::parse(name, text)
+            .map_err(|source| ContextError::Ignore { path: path.to_owned(), source })
     }
 
     /// The patterns.
@@ -117,7 +118,8 @@ impl IgnoreRules {
         }
         // The last line that turned the answer from no to yes. Asking the patterns again for each
         // beginning of the file keeps their rules in one place; it happens only on the way to an error.
-        let mut ends: Vec<usize> = (1..).zip(&self.text).filter(|(_, b)| **b == b'\n').map(|(i, _)| i).collect();
+        let mut ends: Vec<usize> =
+            (1..).zip(&self.text).filter(|(_, b)| **b == b'\n').map(|(i, _)| i).collect();
         ends.push(self.text.len());
         let (mut start, mut before, mut found) = (0, false, None);
         for (number, end) in (1..).zip(ends) {
@@ -137,7 +139,11 @@ fn open_context(path: &Path) -> Result<std::os::fd::OwnedFd, ContextError> {
 }
 
 /// A file of the context: its links stay inside, as a context need not be the user's own work.
-fn read_inside(root: &std::os::fd::OwnedFd, name: &[u8], path: &Path) -> Result<Option<Vec<u8>>, ContextError> {
+fn read_inside(
+    root: &std::os::fd::OwnedFd,
+    name: &[u8],
+    path: &Path,
+) -> Result<Option<Vec<u8>>, ContextError> {
     in_root::read_file(root, name, IGNORE_FILE_LIMIT)
         .map_err(|source| ContextError::ReadIgnore { path: path.to_owned(), source })
 }
@@ -151,7 +157,8 @@ fn read_beside(
 ) -> Result<Option<Vec<u8>>, ContextError> {
     use std::os::unix::ffi::OsStrExt;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let (Ok(context), Ok(parent), Some(name)) = (context.canonicalize(), parent.canonicalize(), path.file_name())
+    if let (Ok(context), Ok(parent), Some(name)) =
+        (context.canonicalize(), parent.canonicalize(), path.file_name())
         && let Ok(inside) = parent.strip_prefix(&context)
     {
         return read_inside(root, inside.join(name).as_os_str().as_bytes(), path);

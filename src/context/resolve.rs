@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn distance_counts_letters() {
-        for (a, b, expected) in [("", "abc", 3), ("foo.txt", "foo.text", 1), ("ab", "ba", 1), ("same", "same", 0)] {
+        for (a, b, expected) in
+            [("", "abc", 3), ("foo.txt", "foo.text", 1), ("ab", "ba", 1), ("same", "same", 0)]
+        {
             assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }

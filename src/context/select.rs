@@ -202,9 +202,9 @@ impl SelectError {
     pub fn hint(&self) -> Option<String> {
         match self {
             SelectError::NotFound { why, .. } => why.as_ref().map(Hint::to_string),
-            SelectError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
-                "make it readable for the user who builds, or list it in .dockerignore".to_owned(),
-            ),
+            SelectError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("make it readable for the user who builds, or list it in .dockerignore".to_owned())
+            }
             _ => None,
         }
     }
@@ -235,7 +235,11 @@ pub fn names_directory(dest: &[u8]) -> bool {
 /// # Errors
 /// When a source that is no wildcard is missing or left out, when something cannot be read, or when
 /// several sources go to a destination that is not written as a directory.
-pub fn select<S: AsRef<[u8]>>(tree: &SourceTree, sources: &[S], dest: &[u8]) -> Result<Selection, SelectError> {
+pub fn select<S: AsRef<[u8]>>(
+    tree: &SourceTree,
+    sources: &[S],
+    dest: &[u8],
+) -> Result<Selection, SelectError> {
     let dest_is_directory = names_directory(dest);
     if sources.len() > 1 && !dest_is_directory {
         return Err(SelectError::SeveralToOne { dest: String::from_utf8_lossy(dest).into_owned() });
@@ -290,9 +294,7 @@ fn not_found(tree: &SourceTree, word: &[u8], names: &[Vec<u8>], lost: Lost) -> S
         Lost::Missing(path) if !names.join(&b'/').starts_with(&path) => {
             Some(Hint::DanglingLink(shown(&path)))
         }
-        Lost::Missing(path) => {
-            resolve::near_miss(tree, &path).map(|name| Hint::DidYouMean(shown(&name)))
-        }
+        Lost::Missing(path) => resolve::near_miss(tree, &path).map(|name| Hint::DidYouMean(shown(&name))),
     };
     SelectError::NotFound { source_word, tree: tree_name, why }
 }

@@ -102,7 +102,13 @@ impl StatCache {
         }
         replace_file(&path, &bytes)?;
         let (bytes, starts) = parse(bytes).unwrap_or_default();
-        *self = StatCache { path: Some(path), used: vec![true; starts.len()], bytes, starts, ..Default::default() };
+        *self = StatCache {
+            path: Some(path),
+            used: vec![true; starts.len()],
+            bytes,
+            starts,
+            ..Default::default()
+        };
         Ok(())
     }
 

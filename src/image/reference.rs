@@ -60,7 +60,11 @@ impl ImageName {
         };
         Reference {
             registry: registry.to_owned(),
-            repository: if official { format!("library/{}", self.repository) } else { self.repository.clone() },
+            repository: if official {
+                format!("library/{}", self.repository)
+            } else {
+                self.repository.clone()
+            },
             tag,
             digest: self.digest,
         }
@@ -110,7 +114,9 @@ impl FromStr for ImageName {
         if let Some(tag) = tag
             && !valid_tag(tag)
         {
-            return Err(fail("a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`"));
+            return Err(fail(
+                "a tag is up to 128 letters, digits, `_`, `.` and `-`, and does not begin with `.` or `-`",
+            ));
         }
         Ok(ImageName {
             registry: registry.map(str::to_owned),
@@ -124,15 +130,15 @@ impl FromStr for ImageName {
 /// Whether `tag` can be a tag.
 pub fn valid_tag(tag: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    tag.len() <= 128
-        && tag.starts_with(word)
-        && tag.chars().all(|c| word(c) || c == '.' || c == '-')
+    tag.len() <= 128 && tag.starts_with(word) && tag.chars().all(|c| word(c) || c == '.' || c == '-')
 }
 
 fn valid_registry(registry: &str) -> bool {
     let (host, port) = match registry.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
-            Some((v6, port)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => ("localhost", port.strip_prefix(':')),
+            Some((v6, port)) if v6.parse::<std::net::Ipv6Addr>().is_ok() => {
+                ("localhost", port.strip_prefix(':'))
+            }
             _ => return false,
         },
         None => match registry.split_once(':') {
@@ -155,8 +161,7 @@ fn valid_component(part: &str) -> bool {
         return false;
     }
     // What stands between two runs of letters and digits: one dot, one or two underscores, or dashes.
-    part.split(alphanumeric)
-        .all(|sep| matches!(sep, "" | "." | "_" | "__") || sep.chars().all(|c| c == '-'))
+    part.split(alphanumeric).all(|sep| matches!(sep, "" | "." | "_" | "__") || sep.chars().all(|c| c == '-'))
 }
 
 impl fmt::Display for ImageName {
@@ -173,7 +178,12 @@ impl fmt::Display for Reference {
     }
 }
 
-fn write_tail(f: &mut fmt::Formatter<'_>, repository: &str, tag: Option<&str>, digest: Option<Digest>) -> fmt::Result {
+fn write_tail(
+    f: &mut fmt::Formatter<'_>,
+    repository: &str,
+    tag: Option<&str>,
+    digest: Option<Digest>,
+) -> fmt::Result {
     f.write_str(repository)?;
     tag.iter().try_for_each(|t| write!(f, ":{t}"))?;
     digest.iter().try_for_each(|d| write!(f, "@{d}"))
@@ -202,7 +212,21 @@ mod tests {
 
     #[test]
     fn what_is_no_name_says_why() {
-        for bad in ["", ":x", "UPPER", "a//b", "a/", "-a", "a..b", "a___b", "a:", "a:-x", "a@sha256:12", "a b", "h.o-/x"] {
+        for bad in [
+            "",
+            ":x",
+            "UPPER",
+            "a//b",
+            "a/",
+            "-a",
+            "a..b",
+            "a___b",
+            "a:",
+            "a:-x",
+            "a@sha256:12",
+            "a b",
+            "h.o-/x",
+        ] {
             assert!(bad.parse::<ImageName>().is_err(), "{bad}");
         }
         let message = "Busybox".parse::<ImageName>().unwrap_err().to_string();

@@ -105,7 +105,8 @@ impl ParentTree for NoParents {
 pub struct Applied {
     /// With [`Owners::Record`]: who owns what, where it is not 0:0.
     pub owners: BTreeMap<Vec<u8>, (u32, u32)>,
-    /// With [`Owners::Record`]: which empty files ought to be devices.
+    /// Which empty files ought to be devices: all with [`Owners::Record`], else those that the kernel
+    /// does not let us make.
     pub devices: BTreeMap<Vec<u8>, EntryKind>,
     /// With [`Owners::Record`]: extended attributes that the kernel did not let us set.
     pub xattrs: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -171,12 +172,6 @@ pub enum ApplyError {
         /// What the target is.
         found: &'static str,
     },
-    /// A device node, and no right to make one.
-    #[error(
-        "cannot make the device {}: device nodes other than whiteouts need real root, outside any user namespace",
-        show(.0)
-    )]
-    Device(Vec<u8>),
     /// An owner that does not exist here.
     #[error(
         "cannot give {} to {uid}:{gid}: {source} (are both ids in the range that /etc/subuid and /etc/subgid grant?)",

@@ -49,8 +49,7 @@ pub(super) fn words(
     cwd: &str,
 ) -> Result<Words, PlanError> {
     let keyword = if add { "ADD" } else { "COPY" };
-    let mut words =
-        Words { from: None, sources: Vec::new(), dest: String::new(), chown: None, chmod: None };
+    let mut words = Words { from: None, sources: Vec::new(), dest: String::new(), chown: None, chmod: None };
     for flag in &copy.flags {
         let value = |flag: &Flag| -> Result<(String, Span), PlanError> {
             let Some(word) = &flag.value else {
@@ -95,11 +94,16 @@ pub(super) fn words(
     }
     let dest = variables.expand(escape, &copy.dest)?;
     if dest.is_empty() {
-        return Err(fail(copy.dest.span, format!("the destination of {keyword} is empty"), "use `.` for the working directory"));
+        return Err(fail(
+            copy.dest.span,
+            format!("the destination of {keyword} is empty"),
+            "use `.` for the working directory",
+        ));
     }
     if words.sources.len() > 1 && !is_directory(&dest) {
         let help = format!("write `{dest}/`");
-        let message = format!("{keyword} with several sources needs a directory as destination, ending with a slash");
+        let message =
+            format!("{keyword} with several sources needs a directory as destination, ending with a slash");
         return Err(fail(copy.dest.span, message, help));
     }
     words.dest = absolute(cwd, &dest);
@@ -151,7 +155,11 @@ pub(super) fn image_source(name: &str, span: Span) -> Result<ImageSource, PlanEr
         ("docker://", "leave `docker://` out"),
     ] {
         if name.starts_with(prefix) {
-            return Err(fail(span, format!("`{prefix}` is not there yet in this version of cooper"), instead));
+            return Err(fail(
+                span,
+                format!("`{prefix}` is not there yet in this version of cooper"),
+                instead,
+            ));
         }
     }
     name.parse().map(ImageSource::Name).map_err(|e| fail(span, format!("{e}"), ""))

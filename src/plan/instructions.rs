@@ -43,7 +43,8 @@ impl State {
             return Err(fail(span, "the working directory is empty once its variables are expanded", ""));
         }
         // An absolute path is kept as written, its trailing slash too; a relative one is joined.
-        let path = if path.starts_with('/') { path.to_owned() } else { clean(&format!("{}/{path}", self.cwd())) };
+        let path =
+            if path.starts_with('/') { path.to_owned() } else { clean(&format!("{}/{path}", self.cwd())) };
         self.config.config.working_dir.clone_from(&path);
         Ok(path)
     }
@@ -75,7 +76,11 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             let pairs = expand_pairs(pairs, &expand)?;
             for (name, value) in &pairs {
                 if name.is_empty() {
-                    return Err(fail(instruction.span, "an ENV name is empty once its variables are expanded", ""));
+                    return Err(fail(
+                        instruction.span,
+                        "an ENV name is empty once its variables are expanded",
+                        "",
+                    ));
                 }
                 state.variables.set(name, value);
                 let mut env = Variables::from_env(&state.config.config.env);
@@ -103,7 +108,11 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             for word in words {
                 for text in state.variables.expand_words(escape, word)? {
                     ports.extend(expose(&text).map_err(|why| {
-                        fail(word.span, format!("`{text}` is not a port: {why}"), "write PORT, PORT/udp or FIRST-LAST/tcp")
+                        fail(
+                            word.span,
+                            format!("`{text}` is not a port: {why}"),
+                            "write PORT, PORT/udp or FIRST-LAST/tcp",
+                        )
                     })?);
                 }
             }
@@ -147,7 +156,11 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
         Kind::Stopsignal(word) => {
             let signal = expand(word)?;
             if !is_signal(&signal) {
-                return Err(fail(word.span, format!("`{signal}` is not a signal"), "write a name such as SIGTERM, or a number"));
+                return Err(fail(
+                    word.span,
+                    format!("`{signal}` is not a signal"),
+                    "write a name such as SIGTERM, or a number",
+                ));
             }
             let said = format!("STOPSIGNAL {signal}");
             state.config.config.stop_signal = Some(signal);
@@ -215,11 +228,12 @@ fn is_signal(text: &str) -> bool {
     }
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |prefix| name.strip_prefix(prefix).is_some_and(|n| n.is_empty() || n[1..].parse::<u32>().is_ok());
+    let real_time =
+        |prefix| name.strip_prefix(prefix).is_some_and(|n| n.is_empty() || n[1..].parse::<u32>().is_ok());
     const NAMES: [&str; 33] = [
-        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
-        "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
-        "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
+        "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+        "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+        "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
     ];
     NAMES.contains(&name) || name == "XFSZ" || real_time("RTMIN") || real_time("RTMAX")
 }
@@ -230,7 +244,9 @@ fn healthcheck(check: &Healthcheck, shell: &[String]) -> Result<HealthcheckConfi
     };
     let mut config = HealthcheckConfig {
         test: match cmd {
-            Command::Exec(list) => std::iter::once("CMD".to_owned()).chain(list.node.iter().cloned()).collect(),
+            Command::Exec(list) => {
+                std::iter::once("CMD".to_owned()).chain(list.node.iter().cloned()).collect()
+            }
             // Docker keeps the stage's shell only for images that changed it; the text goes to the
             // container's shell either way.
             Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.node.clone()],
@@ -246,9 +262,14 @@ fn healthcheck(check: &Healthcheck, shell: &[String]) -> Result<HealthcheckConfi
             "start-interval" => config.start_interval = duration_flag(flag)?,
             "retries" => {
                 let text = flag.value.as_ref().map_or("", |w| w.node.as_str());
-                config.retries = text.parse::<i32>().ok().filter(|n| *n >= 0).map(i64::from).ok_or_else(|| {
-                    fail(flag.name.span, format!("--retries `{text}` is not a number of tries"), "write a number such as 3")
-                })?;
+                config.retries =
+                    text.parse::<i32>().ok().filter(|n| *n >= 0).map(i64::from).ok_or_else(|| {
+                        fail(
+                            flag.name.span,
+                            format!("--retries `{text}` is not a number of tries"),
+                            "write a number such as 3",
+                        )
+                    })?;
             }
             other => return Err(fail(flag.name.span, format!("HEALTHCHECK has no flag --{other}"), "")),
         }
@@ -259,7 +280,11 @@ fn healthcheck(check: &Healthcheck, shell: &[String]) -> Result<HealthcheckConfi
 fn duration_flag(flag: &Flag) -> Result<i64, PlanError> {
     let text = flag.value.as_ref().map_or("", |w| w.node.as_str());
     let bad = |why: &str| {
-        fail(flag.name.span, format!("--{} `{text}` is not a duration: {why}", flag.name.node), "write it like 30s, 1m30s or 500ms")
+        fail(
+            flag.name.span,
+            format!("--{} `{text}` is not a duration: {why}", flag.name.node),
+            "write it like 30s, 1m30s or 500ms",
+        )
     };
     let nanoseconds = duration(text).ok_or_else(|| bad("it has no number with a unit"))?;
     if nanoseconds != 0 && nanoseconds < 1_000_000 {

@@ -183,10 +183,7 @@ pub fn plan<M: Images>(
 fn find_target(file: &Containerfile, target: &str) -> Result<usize, PlanError> {
     let names = |s: &dockerfile::ast::Stage| s.from.name.as_ref().map(|n| n.node.clone());
     // As BuildKit has it: by name without regard to case, the last of equal names; else by number.
-    let by_name = file
-        .stages
-        .iter()
-        .rposition(|s| names(s).is_some_and(|n| n.eq_ignore_ascii_case(target)));
+    let by_name = file.stages.iter().rposition(|s| names(s).is_some_and(|n| n.eq_ignore_ascii_case(target)));
     let by_number = || target.parse::<usize>().ok().filter(|n| *n < file.stages.len());
     by_name.or_else(by_number).ok_or_else(|| PlanError::Target {
         target: target.to_owned(),

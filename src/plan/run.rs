@@ -25,7 +25,9 @@ pub struct RunStep {
 pub(super) fn argv(instruction: &Instruction, run: &Run, shell: &[String]) -> Result<Vec<String>, PlanError> {
     if let Some(flag) = run.flags.first() {
         let help = match flag.name.node.as_str() {
-            "mount" => "COPY what the step needs into a stage of its own, and COPY --from that stage what is to be kept",
+            "mount" => {
+                "COPY what the step needs into a stage of its own, and COPY --from that stage what is to be kept"
+            }
             "network" => "remove the flag: the step has the network of the machine",
             _ => "remove the flag",
         };

@@ -48,7 +48,9 @@ impl<'a, M: Images> Planner<'a, M> {
             warnings: Vec::new(),
         };
         if file.directives.check.is_some() {
-            planner.warnings.push("`# check=` has no effect: this version of cooper has no build checks".to_owned());
+            planner
+                .warnings
+                .push("`# check=` has no effect: this version of cooper has no build checks".to_owned());
         }
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
@@ -65,7 +67,8 @@ impl<'a, M: Images> Planner<'a, M> {
     pub(super) fn finish(mut self, target: usize) -> Plan<M::Image> {
         let known = |name: &String| self.used_args.contains(name) || PROXY_ARGS.contains(&name.as_str());
         for name in self.options.build_args.keys().filter(|n| !known(n) && *n != "SOURCE_DATE_EPOCH") {
-            self.warnings.push(format!("--build-arg {name} was not used: no ARG {name} in a stage that is built"));
+            self.warnings
+                .push(format!("--build-arg {name} was not used: no ARG {name} in a stage that is built"));
         }
         Plan { stages: self.stages, target, warnings: self.warnings }
     }
@@ -113,13 +116,21 @@ impl<'a, M: Images> Planner<'a, M> {
             }
             if platform != host && platform != self.options.platform.architecture {
                 let message = format!("building for {platform} is not there yet in this version of cooper");
-                return Err(fail(word.span, message, format!("this machine builds for {host}; remove the flag")));
+                return Err(fail(
+                    word.span,
+                    message,
+                    format!("this machine builds for {host}; remove the flag"),
+                ));
             }
         }
         let name = self.globals.expand(escape, &from.image)?;
         if name.is_empty() {
             let help = "give the ARG a default before the first FROM, or pass --build-arg";
-            return Err(fail(from.image.span, "the base image's name is empty once its variables are expanded", help));
+            return Err(fail(
+                from.image.span,
+                "the base image's name is empty once its variables are expanded",
+                help,
+            ));
         }
         if let Some(earlier) = self.stage_named(&name, number) {
             let position = self.stage(earlier)?;
@@ -148,7 +159,9 @@ impl<'a, M: Images> Planner<'a, M> {
             .image(&source)
             .map_err(|source| PlanError::Image { span: from.image.span, source })?;
         if !config.config.on_build.is_empty() {
-            let message = format!("the image {name} has ONBUILD triggers, which are not there yet in this version of cooper");
+            let message = format!(
+                "the image {name} has ONBUILD triggers, which are not there yet in this version of cooper"
+            );
             return Err(fail(from.image.span, message, "use a base image without ONBUILD"));
         }
         if config.config.working_dir.is_empty() {

@@ -151,8 +151,7 @@ impl Freezer<'_> {
         // its time is newer than the clamp, and what was touched may be the same once it is clamped.
         let mut same = before.as_ref() == Some(&entry);
         let clamped = self.clamp.apply(entry.mtime);
-        let final_time =
-            if clamped == entry.mtime { stat.mtime } else { Time { sec: clamped, nsec: 0 } };
+        let final_time = if clamped == entry.mtime { stat.mtime } else { Time { sec: clamped, nsec: 0 } };
         entry.mtime = clamped;
         same |= before.as_ref() == Some(&entry);
         if stat.kind != FileKind::Directory {
@@ -224,13 +223,7 @@ impl Freezer<'_> {
     }
 
     /// What a layer says of a name in the upper directory; the time is not clamped yet.
-    fn entry(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &OsStr,
-        stat: &Stat,
-        path: Vec<u8>,
-    ) -> io::Result<Entry> {
+    fn entry(&self, dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec<u8>) -> io::Result<Entry> {
         let mut entry = describe(dir, name, stat, path)?;
         if self.records
             && let Some(&(uid, gid)) = self.owners.get(&entry.path)
@@ -241,12 +234,7 @@ impl Freezer<'_> {
     }
 
     /// What a layer would say of the parent's name. `None` for what no layer says.
-    fn entry_below(
-        &self,
-        found: &lower::Found<'_>,
-        name: &OsStr,
-        path: &[u8],
-    ) -> io::Result<Option<Entry>> {
+    fn entry_below(&self, found: &lower::Found<'_>, name: &OsStr, path: &[u8]) -> io::Result<Option<Entry>> {
         if found.stat.kind == FileKind::Socket {
             return Ok(None);
         }
@@ -259,9 +247,7 @@ pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec
     let kind = match stat.kind {
         FileKind::Directory => EntryKind::Directory,
         FileKind::File => EntryKind::File { size: stat.size },
-        FileKind::Symlink => {
-            EntryKind::Symlink { target: fs::read_link_at(dir, name)?.as_bytes().to_vec() }
-        }
+        FileKind::Symlink => EntryKind::Symlink { target: fs::read_link_at(dir, name)?.as_bytes().to_vec() },
         FileKind::CharDevice => EntryKind::CharDevice { major: stat.rdev.0, minor: stat.rdev.1 },
         FileKind::BlockDevice => EntryKind::BlockDevice { major: stat.rdev.0, minor: stat.rdev.1 },
         FileKind::Fifo => EntryKind::Fifo,
@@ -377,8 +363,12 @@ impl FileOpener {
     pub(crate) fn open(&mut self, path: &[u8]) -> io::Result<std::fs::File> {
         let mut components: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
         let name = components.pop().unwrap_or_default();
-        let shared =
-            self.open.iter().zip(&components).take_while(|((have, _), want)| have.as_bytes() == **want).count();
+        let shared = self
+            .open
+            .iter()
+            .zip(&components)
+            .take_while(|((have, _), want)| have.as_bytes() == **want)
+            .count();
         self.open.truncate(shared);
         for component in &components[shared..] {
             let component = OsStr::from_bytes(component);

@@ -82,7 +82,8 @@ impl Overlay {
         overlay.set_root_attributes().map_err(io_error("cannot prepare the root file system"))?;
         let upper = overlay.dir.join("upper");
         mount_layers(&overlay.dir, parents, Some((&upper, &overlay.dir.join("work"))))?;
-        let root = fs::open_dir(&overlay.dir.join("root")).map_err(io_error("cannot open the root file system"))?;
+        let root =
+            fs::open_dir(&overlay.dir.join("root")).map_err(io_error("cannot open the root file system"))?;
         overlay.root = Some(root);
         Ok(overlay)
     }
@@ -146,7 +147,8 @@ impl ReadOnly {
         }
         let mut mounted = ReadOnly { dir, root: None };
         mount_layers(&mounted.dir, layers, None)?;
-        let root = fs::open_dir(&mounted.dir.join("root")).map_err(io_error("cannot open the root file system"))?;
+        let root =
+            fs::open_dir(&mounted.dir.join("root")).map_err(io_error("cannot open the root file system"))?;
         mounted.root = Some(root);
         Ok(mounted)
     }
@@ -184,8 +186,11 @@ fn mount_layers(dir: &Path, layers: &[LayerDir], upper: Option<(&Path, &Path)>) 
     match upper {
         Some((upper, work)) => {
             let (upper, work) = (open(upper)?, open(work)?);
-            let options =
-                format!("userxattr,volatile,index=off,lowerdir={lower},upperdir={},workdir={}", name(&upper), name(&work));
+            let options = format!(
+                "userxattr,volatile,index=off,lowerdir={lower},upperdir={},workdir={}",
+                name(&upper),
+                name(&work)
+            );
             mount::mount_path("overlay", &target, MsFlags::empty(), &options).map_err(refused)
         }
         None => {

@@ -173,8 +173,8 @@ fn save_owners(layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> 
     }
     let path = owners_path(layer);
     let list: Vec<_> = owners.iter().collect();
-    let text =
-        serde_json::to_vec(&list).map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
+    let text = serde_json::to_vec(&list)
+        .map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
     crate::store::replace_file(&path, &text)
 }
 
@@ -216,8 +216,8 @@ fn unpack_into(
         parents: view.as_ref().map(|v| v as &dyn ParentTree),
         ..ApplyOptions::default()
     };
-    let applied: Applied = apply(&mut hashed, dest.as_fd(), &options)
-        .map_err(|source| UnpackError::Apply { digest, source })?;
+    let applied: Applied =
+        apply(&mut hashed, dest.as_fd(), &options).map_err(|source| UnpackError::Apply { digest, source })?;
     let found = hashed.hasher.finish();
     if found != diff_id.0 {
         return Err(UnpackError::DiffId { digest, expected: diff_id, found });
@@ -272,7 +272,15 @@ impl ParentTree for Below<'_> {
         if path.is_empty() {
             let (mode, uid, gid) = MergedDir::root(self.root)?.root_attributes()?;
             let kind = crate::layer::entry::EntryKind::Directory;
-            return Ok(Some(Entry { path: Vec::new(), kind, mode, uid, gid, mtime: 0, xattrs: BTreeMap::new() }));
+            return Ok(Some(Entry {
+                path: Vec::new(),
+                kind,
+                mode,
+                uid,
+                gid,
+                mtime: 0,
+                xattrs: BTreeMap::new(),
+            }));
         }
         let Some((dir, name)) = self.parent(path)? else { return Ok(None) };
         match dir.lookup(name, path)? {

@@ -96,7 +96,9 @@ impl Store {
         let path = self.blob_path(digest);
         let mut bytes = Vec::new();
         let file = self.open_blob(digest)?;
-        file.take(DOCUMENT_LIMIT + 1).read_to_end(&mut bytes).map_err(StoreError::io("cannot read", &path))?;
+        file.take(DOCUMENT_LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::io("cannot read", &path))?;
         let found = Digest::of(&bytes);
         if found != *digest {
             let reason = format!("its content has the digest {found}; remove it and pull the image again");
@@ -197,7 +199,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let work = store.work_dir().unwrap();
         let digest = Digest::of(b"hello");
-        let mut receive = |size, mut content: &[u8]| store.receive_blob(&work, &digest, size, &mut content);
+        let receive = |size, mut content: &[u8]| store.receive_blob(&work, &digest, size, &mut content);
         assert!(matches!(receive(5, b"hellO"), Err(ReceiveError::Digest { .. })));
         assert!(matches!(receive(5, b"hell"), Err(ReceiveError::Size { found: 4, .. })));
         assert!(matches!(receive(5, b"hello, and more"), Err(ReceiveError::Size { found: 6, .. })));

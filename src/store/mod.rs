@@ -160,8 +160,10 @@ fn create(root: &Path) -> Result<(), StoreError> {
 pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     use io::Write;
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut temporary =
-        tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir).map_err(StoreError::io("cannot write in", dir))?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(dir)
+        .map_err(StoreError::io("cannot write in", dir))?;
     temporary.write_all(content).map_err(StoreError::io("cannot write", path))?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     temporary.as_file().set_permissions(open).map_err(StoreError::io("cannot write", path))?;

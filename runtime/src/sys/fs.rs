@@ -14,8 +14,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec,
-    Timestamps, Uid,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps,
+    Uid,
 };
 
 /// What a name in a directory is.
@@ -435,7 +435,8 @@ pub fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
 
 /// Whether two paths name the same inode.
 pub fn same_inode(a: &Path, b: &Path) -> io::Result<bool> {
-    let (a, b) = (rustix::fs::statat(CWD, a, AtFlags::empty())?, rustix::fs::statat(CWD, b, AtFlags::empty())?);
+    let (a, b) =
+        (rustix::fs::statat(CWD, a, AtFlags::empty())?, rustix::fs::statat(CWD, b, AtFlags::empty())?);
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 

@@ -67,6 +67,21 @@ pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
+/// Waits until this process has one thread. A thread that was joined can stay in the kernel's thread
+/// group for another moment, in which `unshare(CLONE_NEWUSER)` fails.
+///
+/// # Errors
+/// `EBUSY` when there is another thread after a second: it was not joined.
+pub fn settle_to_one_thread() -> io::Result<()> {
+    for _ in 0..1000 {
+        if thread_count()? == 1 {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
+}
+
 /// Waits for a child and takes its exit status.
 pub fn wait(child: impl AsFd) -> io::Result<Ended> {
     loop {
@@ -83,7 +98,13 @@ pub fn wait(child: impl AsFd) -> io::Result<Ended> {
 pub fn send_signal(child: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open for the call's time, and a null siginfo asks for the default.
     let done = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, child.as_fd().as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            child.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<u8>(),
+            0,
+        )
     };
     match done {
         -1 => match io::Error::last_os_error() {

@@ -67,7 +67,11 @@ fn what_a_copy_does_not_show_leaves_the_digest() {
     assert_eq!(digest_of(dir.path(), &["d"]), before);
     fs::rename(at("d"), at("e")).unwrap();
     assert_eq!(digest_of(dir.path(), &["e"]), before, "only the content of a directory is copied");
-    assert_ne!(digest_of(dir.path(), &["e/f"]), digest_of(dir.path(), &["other-name"]), "a file has its name");
+    assert_ne!(
+        digest_of(dir.path(), &["e/f"]),
+        digest_of(dir.path(), &["other-name"]),
+        "a file has its name"
+    );
 }
 
 #[test]
@@ -76,7 +80,8 @@ fn neither_order_nor_division_of_sources_is_lost() {
     for name in ["a", "b"] {
         fs::write(dir.path().join(name), name).unwrap();
     }
-    let digests = [&["a", "b"][..], &["b", "a"], &["a"], &["."], &["none*"]].map(|s| digest_of(dir.path(), s));
+    let digests =
+        [&["a", "b"][..], &["b", "a"], &["a"], &["."], &["none*"]].map(|s| digest_of(dir.path(), s));
     for (i, digest) in digests.iter().enumerate() {
         assert!(!digests[..i].contains(digest));
     }

@@ -204,7 +204,7 @@ fn an_unreadable_directory_is_named() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "private/x", "");
     let private = dir.path().join("private");
-    stdfs::set_permissions(&private, stdfs::Permissions::from_mode(0)).unwrap();
+    stdfs::set_permissions(&private, stdfs::Permissions::from_mode(0o0)).unwrap();
     let result = select(&context(dir.path(), ""), &["."], b"/x");
     let root = stdfs::metadata("/proc/self").unwrap().uid() == 0;
     stdfs::set_permissions(&private, stdfs::Permissions::from_mode(0o755)).unwrap();

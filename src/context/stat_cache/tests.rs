@@ -142,9 +142,8 @@ fn an_unchanged_file_is_not_read_again() {
     let context = DirectoryContext::open(dir.path(), IgnoreRules::none()).unwrap();
     fs::write(dir.path().join("f"), "content").unwrap();
     std::thread::sleep(Duration::from_millis(60));
-    let digest = |cache: &mut StatCache| {
-        select(context.tree(), &["f"], b"/x").unwrap().digest(cache).unwrap()
-    };
+    let digest =
+        |cache: &mut StatCache| select(context.tree(), &["f"], b"/x").unwrap().digest(cache).unwrap();
     let mut cache = StatCache::load(&store, context.path());
     let honest = digest(&mut cache);
     cache.save().unwrap();

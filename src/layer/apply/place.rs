@@ -183,18 +183,26 @@ impl Applier<'_> {
             EntryKind::BlockDevice { major, minor } => (FileKind::BlockDevice, (major, minor)),
             _ => (FileKind::Fifo, (0, 0)),
         };
-        if kind != FileKind::Fifo && self.options.owners == Owners::Record {
+        let device = kind != FileKind::Fifo;
+        let make = |dir: BorrowedFd<'_>, name: &OsStr| fs::make_node_at(dir, name, kind, rdev);
+        let made = match device && self.options.owners == Owners::Record {
+            true => false,
+            // In a user namespace nobody may make a device. Base images do have some, in a /dev that
+            // no container ever sees: an empty file takes their place here, and the layer's blob, which
+            // is passed on as it is, still has them.
+            false => match self.make(depth, name, make) {
+                Err(ApplyError::Io { source, .. })
+                    if device && source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    false
+                }
+                other => other.map(|()| true)?,
+            },
+        };
+        if !made {
             let file = self.make(depth, name, |dir, name| fs::create_file_at(dir, name))?;
             self.out.devices.insert(path.clone(), entry.kind.clone());
             return self.file_attributes(depth, name, path, &file, entry);
-        }
-        match self.make(depth, name, |dir, name| fs::make_node_at(dir, name, kind, rdev)) {
-            Err(ApplyError::Io { source, .. })
-                if kind != FileKind::Fifo && source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                return Err(ApplyError::Device(path));
-            }
-            other => other?,
         }
         self.chown_at(depth, name, &path, (entry.uid, entry.gid))?;
         let kept = entry.xattrs.iter().filter(|(k, _)| !k.starts_with(b"user."));
