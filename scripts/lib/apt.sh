@@ -9,7 +9,7 @@ want() {
     local check=$1 package=$2
     case $check in
     /*) [ -e "$check" ] && return ;;
-    *) command -v "$check" >/dev/null && return ;;
+    *) type -P "$check" >/dev/null && return ;;
     esac
     WANTED+=("$package")
 }
@@ -24,7 +24,7 @@ install_wanted() {
     INSTALLED=("${WANTED[@]}")
     WANTED=()
     [ ${#INSTALLED[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null ||
+    type -P apt-get >/dev/null ||
         die "this machine has no apt-get; please install by hand what these Debian packages hold: ${INSTALLED[*]}"
 
     # The package lists are brought up to date only if it does not work without.

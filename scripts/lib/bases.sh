@@ -18,7 +18,7 @@ busybox_base() (
     # it is there anyway, its files are only unpacked.
     if [ "$(dpkg-query -W -f '${db:Status-Status}' busybox-static 2>/dev/null)" = installed ]; then
         mkdir -p "$root/package/bin"
-        cp "$(command -v busybox)" "$root/package/bin/busybox"
+        cp "$(type -P busybox)" "$root/package/bin/busybox"
     else
         unpack_package busybox-static "$root/package"
     fi

@@ -6,7 +6,7 @@ CARGO_AS=()
 # Sets CARGO. rustup's installer puts ~/.cargo/bin into the login shell's PATH only.
 find_cargo() {
     local home
-    if CARGO=$(command -v cargo); then
+    if CARGO=$(type -P cargo); then
         return
     fi
     CARGO=$HOME/.cargo/bin/cargo
@@ -24,7 +24,7 @@ find_cargo() {
 
 rust_version() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$REPO/Cargo.toml"; }
 
-cargo() { (cd "$REPO" && "${CARGO_AS[@]}" "$CARGO" "$@"); }
+run_cargo() { (cd "$REPO" && "${CARGO_AS[@]}" "$CARGO" "$@"); }
 
 # Where cargo puts what it builds.
 target_dir() {
@@ -35,7 +35,7 @@ target_dir() {
 
 # Builds the release program and sets COOPER to it. The build's own progress goes to the terminal.
 build_release() {
-    cargo build --release --locked --bin cooper || die "cargo build failed"
+    run_cargo build --release --locked --bin cooper || die "cargo build failed"
     # shellcheck disable=SC2034 # for the calling script
     COOPER=$(target_dir)/release/cooper
 }

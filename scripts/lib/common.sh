@@ -28,10 +28,14 @@ die() {
 # Microseconds since the epoch. EPOCHREALTIME's separator follows the locale.
 now() { printf '%s\n' "${EPOCHREALTIME//[.,]/}"; }
 
-# Seconds since `$1` (as `now` gave it), with two digits after the point.
+# The time since `$1` (as `now` gave it), for people.
 since() {
     local us=$(($(now) - $1))
-    printf '%d.%02d s\n' $((us / 1000000)) $((us % 1000000 / 10000))
+    if [ $us -lt 1000000 ]; then
+        printf '%d ms\n' $((us / 1000))
+    else
+        printf '%d.%01d s\n' $((us / 1000000)) $((us % 1000000 / 100000))
+    fi
 }
 
 # Bytes as people read them.
@@ -108,7 +112,7 @@ is_root() { [ "$EUID" -eq 0 ]; }
 as_root() {
     if is_root; then
         "$@"
-    elif command -v sudo >/dev/null; then
+    elif type -P sudo >/dev/null; then
         sudo -- "$@"
     else
         die "this needs root, and there is no sudo: $*"

@@ -6,7 +6,7 @@
 # nobody asked for: its program is only unpacked.
 find_registry() {
     local dir
-    REGISTRY_PROGRAM=$(command -v docker-registry) && return
+    REGISTRY_PROGRAM=$(type -P docker-registry) && return
     dir=$(target_dir)/tools/docker-registry
     REGISTRY_PROGRAM=$dir/usr/bin/docker-registry
     [ -x "$REGISTRY_PROGRAM" ] && return

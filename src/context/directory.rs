@@ -195,8 +195,7 @@ impl DirectoryContext {
         Ok(DirectoryContext { path: canonical, tree: SourceTree::context(root, name, ignore) })
     }
 
-    /// The directory, absolute and without links; also what [`StatCache::load`](super::StatCache::load)
-    /// asks for.
+    /// The directory, absolute and without links.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -4,7 +4,6 @@
 //! out (as in BuildKit: a fresh clone of a repository must hit), and so are owners, which COPY resets, the
 //! mode and name of a directory whose content is copied, and what `user.*` attributes say.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -13,7 +12,7 @@ use std::thread;
 
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
-use super::select::{ItemKind, SelectError, Selection, Source};
+use super::select::{ItemKind, SelectError, Selection};
 use super::stat_cache::{ContentHash, StatCache, clock};
 use super::tree::{Cursor, SourceTree};
 use sha2::{Digest as _, Sha256};
@@ -112,18 +111,6 @@ impl Selection {
             }
         }
         Ok(digests)
-    }
-}
-
-impl Source {
-    /// Reads the one file that this source is, if it is one; for what is read rather than copied.
-    ///
-    /// # Errors
-    /// When it cannot be opened.
-    pub fn open(&self, tree: &SourceTree) -> Result<File, SelectError> {
-        let mut cursor = Cursor::new(tree.root());
-        let file = cursor.parent(&self.location).and_then(|(dir, name)| fs::open_file_at(dir, name));
-        file.map_err(|e| SelectError::io(tree, &self.location, e))
     }
 }
 

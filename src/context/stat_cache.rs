@@ -52,9 +52,11 @@ pub struct StatCache {
 }
 
 impl StatCache {
-    /// Reads what is remembered of the context directory at `context`, which is absolute and without
-    /// links. What is missing, damaged or of another version is as good as empty.
+    /// Reads what is remembered of the context directory at `context`. What is missing, damaged or of
+    /// another version is as good as empty.
     pub fn load(store: &Store, context: &Path) -> StatCache {
+        // However the directory is named, it is one; and `.` is another one elsewhere.
+        let context = context.canonicalize().unwrap_or_else(|_| context.to_owned());
         let name = Digest::of(context.as_os_str().as_bytes()).hex();
         let path = store.cache_path("context").join(name);
         let mut cache = StatCache::default();

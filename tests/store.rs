@@ -1,0 +1,195 @@
+//! The store and what is written from it: the same again, from the cache, and never half.
+
+mod support;
+
+use std::process::Command;
+
+use support::{Lab, given, run};
+
+const FILE: &str = "FROM busybox AS build
+WORKDIR /src
+COPY . .
+RUN echo built > out && ln out link && mkdir empty
+FROM busybox
+ENV A=1
+COPY --from=build /src/ /app/
+RUN echo done > /app/done && rm /etc/group
+CMD [\"cat\", \"/app/out\"]
+";
+
+fn lab() -> Lab {
+    let lab = Lab::with_busybox();
+    lab.file("file", "content").file("dir/other", "more").containerfile(FILE);
+    lab
+}
+
+#[test]
+fn the_same_from_empty_stores_is_the_same() {
+    let build = |pause: bool| {
+        let lab = lab();
+        // The context as a checkout leaves it: one time for all.
+        run(Command::new("find").arg(lab.dir.join("ctx")).args(["-exec", "touch", "-d", "@1600000000", "{}", "+"]))
+            .succeeds();
+        if pause {
+            // Whole seconds are what a layer tells.
+            std::thread::sleep(std::time::Duration::from_millis(1100));
+        }
+        lab.build(&["-o", "oci:plain:v"]).succeeds();
+        let dated = lab.build(&["-o", "oci:dated:v", "--source-date-epoch", "1500000000"]);
+        dated.succeeds();
+        (lab.layers("plain"), dated.stdout, lab.layers("dated"))
+    };
+    let (first, second) = (build(false), build(true));
+    assert_eq!(first, second);
+    assert_ne!(first.0, first.2, "times newer than the epoch are set to it");
+}
+
+#[test]
+fn a_cached_build_runs_nothing_and_gives_the_same_image() {
+    let lab = lab();
+    let first = lab.build(&["-t", "app"]);
+    first.succeeds();
+    let second = lab.build(&["-t", "app"]);
+    second.succeeds();
+    assert_eq!(first.stdout, second.stdout);
+    assert_eq!(second.stderr.matches("CACHED").count(), 5, "{}", second.stderr);
+    assert_eq!(second.stderr.matches("DONE").count(), 0, "{}", second.stderr);
+    // A label re-runs nothing, another file does what it must.
+    lab.containerfile(&FILE.replace("ENV A=1", "LABEL a=b"));
+    let labelled = lab.build(&[]);
+    assert_eq!(labelled.stderr.matches("CACHED").count(), 4, "RUN sees A: {}", labelled.stderr);
+    lab.file("file", "changed");
+    let changed = lab.build(&[]);
+    assert_eq!(changed.stderr.matches("CACHED").count(), 1, "{}", changed.stderr);
+    let fresh = lab.build(&["--no-cache"]);
+    assert_eq!(fresh.stderr.matches("CACHED").count(), 0, "{}", fresh.stderr);
+}
+
+#[test]
+fn a_touched_file_is_the_same_and_a_changed_mode_is_not() {
+    let lab = lab();
+    lab.build(&[]).succeeds();
+    run(Command::new("touch").arg(lab.dir.join("ctx/file"))).succeeds();
+    assert!(!lab.build(&[]).stderr.contains("DONE"));
+    run(Command::new("chmod").arg("700").arg(lab.dir.join("ctx/file"))).succeeds();
+    assert!(lab.build(&[]).stderr.contains("DONE"));
+}
+
+#[test]
+fn compressions_differ_in_blobs_and_not_in_diff_ids() {
+    let lab = lab();
+    let diff_ids = |kind: &str, media: &str| {
+        lab.build(&["--compression", kind, "-o", &format!("oci:{kind}:v")]).succeeds();
+        let (manifest, config) = lab.image(kind);
+        assert_eq!(manifest["layers"][1]["mediaType"], media);
+        config["rootfs"]["diff_ids"].clone()
+    };
+    let gzip = diff_ids("gzip", "application/vnd.oci.image.layer.v1.tar+gzip");
+    let zstd = diff_ids("zstd", "application/vnd.oci.image.layer.v1.tar+zstd");
+    let none = diff_ids("none", "application/vnd.oci.image.layer.v1.tar");
+    assert_eq!(gzip, zstd);
+    assert_eq!(gzip, none);
+}
+
+#[test]
+fn others_read_what_we_write() {
+    let lab = lab();
+    for kind in ["gzip", "zstd"] {
+        lab.build(&["-t", "app", "--compression", kind, "-o", &format!("oci:{kind}:v")]).succeeds();
+        let image = format!("oci:{}:v", lab.path(kind));
+        run(Command::new("skopeo").args(["inspect", &image])).succeeds();
+        let archive = format!("docker-archive:{}:app:{kind}", lab.path(&format!("{kind}.tar")));
+        run(Command::new("skopeo").args(["copy", &image, &archive])).succeeds();
+    }
+    let unpack = ["unpack", "--rootless", "--image"];
+    run(Command::new("umoci").args(unpack).arg(lab.path("gzip:v")).arg(lab.path("bundle"))).succeeds();
+    assert_eq!(std::fs::read_to_string(lab.dir.join("bundle/rootfs/app/done")).unwrap(), "done\n");
+    assert!(!lab.dir.join("bundle/rootfs/etc/group").exists());
+    // The store is a layout itself.
+    let stored = format!("oci:{}:docker.io/library/app:latest", lab.path("store"));
+    run(Command::new("skopeo").args(["inspect", &stored])).succeeds();
+}
+
+#[test]
+fn a_layout_stands_alone_and_can_be_built_on() {
+    let lab = lab();
+    lab.build(&["-o", "oci:base:v1"]).succeeds();
+    lab.containerfile("FROM oci:base:v1\nRUN cat /app/out\n");
+    let elsewhere = lab.path("other-store");
+    let said = lab.cooper(&["--root", &elsewhere, "--progress=plain", "build", "-o", "oci:base:v2", "ctx"]);
+    said.succeeds().prints("built");
+    let index = std::fs::read_to_string(lab.dir.join("base/index.json")).unwrap();
+    assert!(index.contains("\"v1\"") && index.contains("\"v2\""), "{index}");
+    lab.containerfile("FROM oci:base\nRUN true\n");
+    lab.build(&[]).fails(1).says("v1").says("v2");
+}
+
+#[test]
+fn imports_are_the_same_image_every_time() {
+    let (one, two) = (Lab::new(), Lab::new());
+    let import = |lab: &Lab, file: &str| {
+        let said = lab.cooper(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV X=1", file, "base"]);
+        said.succeeds();
+        said.stdout
+    };
+    let tar = given("COOPER_TEST_BUSYBOX");
+    let first = import(&one, &tar);
+    assert_eq!(first, import(&two, &tar));
+    for (program, suffix) in [("gzip", "gz"), ("zstd", "zst")] {
+        let packed = two.path(&format!("base.tar.{suffix}"));
+        let packed_bytes = Command::new(program).args(["-c", &tar]).output().unwrap().stdout;
+        std::fs::write(&packed, packed_bytes).unwrap();
+        assert_eq!(first, import(&two, &packed), "{suffix}");
+    }
+    let mut piped = two.cooper_command(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV X=1", "-", "base"]);
+    let said = run(piped.stdin(std::fs::File::open(&tar).unwrap()));
+    assert_eq!(said.stdout, first, "{}", said.stderr);
+    two.file("no.tar", "this is no tar at all");
+    two.cooper(&["import", "ctx/no.tar", "x"]).fails(1).says("cannot import ctx/no.tar");
+}
+
+#[test]
+fn parallel_builds_share_a_store() {
+    let lab = lab();
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            let lab = &lab;
+            scope.spawn(move || {
+                let arg = format!("N={}", n % 2);
+                let file = format!("ctx/file-{n}");
+                std::fs::write(lab.dir.join(&file), "FROM busybox\nARG N\nRUN echo $N > /n && sleep 0.2\nRUN echo x > /y\n").unwrap();
+                let name = format!("par:{n}");
+                lab.build(&["-f", &file, "--build-arg", &arg, "-t", &name]).succeeds();
+            });
+        }
+    });
+    let index = std::fs::read_to_string(lab.dir.join("store/index.json")).unwrap();
+    for n in 0..4 {
+        assert!(index.contains(&format!("docker.io/library/par:{n}")), "{index}");
+    }
+    assert_eq!(std::fs::read_dir(lab.dir.join("store/work")).unwrap().count(), 1, "only the gate is left");
+}
+
+#[test]
+fn a_full_disk_is_said_so_and_leaves_nothing_half_written() {
+    let lab = Lab::new();
+    lab.containerfile("FROM busybox\nRUN dd if=/dev/urandom of=/big bs=1M count=40 2>/dev/null || exit 0\nRUN true\n");
+    // A small file system of one's own: a mount namespace is all it takes.
+    let script = format!(
+        "mount -t tmpfs -o size=12m none store && {bin} import {base} busybox >/dev/null && \
+         {bin} --progress=plain build -o oci:out:v ctx; echo status $?; ls store/work -A; find store/blobs -size 0",
+        bin = given("COOPER_TEST_BIN"),
+        base = given("COOPER_TEST_BUSYBOX"),
+    );
+    std::fs::create_dir(lab.dir.join("store")).unwrap();
+    lab.hand_over();
+    let mut command = lab.command("unshare");
+    if support::is_root() {
+        run(Command::new("chown").arg(format!("{}:", given("COOPER_TEST_USER"))).arg(lab.dir.join("store"))).succeeds();
+    }
+    let said = run(command.args(["-Urm", "sh", "-c", &script]));
+    said.succeeds();
+    assert!(said.stdout.starts_with("status 1\n.lock\n"), "{}\n{}", said.stdout, said.stderr);
+    said.says("o space left on device").says("hint: free space in");
+    assert!(!lab.dir.join("out").exists(), "no layout is begun");
+}
