@@ -59,9 +59,10 @@ fn without_user_namespaces_the_switch_is_named() {
 
 #[test]
 fn as_root_the_same_layers() {
-    let file = "FROM busybox\nRUN echo x > /f && chown 12:34 /f && chmod 6755 /f\nCOPY --chown=app f /g\n";
+    let file = "FROM busybox\nRUN echo x > /f && chown 12:34 /f && chmod 6755 /f\nCOPY --chown=1000 f /g\n";
     let build = |as_root: bool| {
-        let lab = Lab::with_busybox();
+        let lab = Lab::new();
+        lab.cooper(&["import", &given("COOPER_TEST_BUSYBOX"), "busybox"]).succeeds();
         lab.file("f", "x").containerfile(file);
         run(std::process::Command::new("touch").args(["-d", "@1600000000"]).arg(lab.dir.join("ctx/f"))).succeeds();
         let said = if as_root {

@@ -123,7 +123,7 @@ fn the_unpacked_tree_is_the_one_the_build_saw() {
     let root = unpacked.rootfs("");
     let found = run(Command::new("bash").arg(lab.dir.join("ctx/look")).arg(&root));
     found.succeeds();
-    let found: Vec<&str> = found.stdout.lines().collect();
+    let found: Vec<&str> = found.stdout.lines().filter(|l| !l.is_empty()).collect();
     for (seen, found) in seen.iter().zip(&found) {
         assert_eq!(seen, found);
     }

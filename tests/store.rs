@@ -20,6 +20,7 @@ CMD [\"cat\", \"/app/out\"]
 fn lab() -> Lab {
     let lab = Lab::with_busybox();
     lab.file("file", "content").file("dir/other", "more").containerfile(FILE);
+    lab.file(".dockerignore", "Containerfile\n.dockerignore\n");
     lab
 }
 
@@ -81,7 +82,7 @@ fn compressions_differ_in_blobs_and_not_in_diff_ids() {
     let diff_ids = |kind: &str, media: &str| {
         lab.build(&["--compression", kind, "-o", &format!("oci:{kind}:v")]).succeeds();
         let (manifest, config) = lab.image(kind);
-        assert_eq!(manifest["layers"][1]["mediaType"], media);
+        assert_eq!(manifest["layers"].as_array().unwrap().last().unwrap()["mediaType"], media);
         config["rootfs"]["diff_ids"].clone()
     };
     let gzip = diff_ids("gzip", "application/vnd.oci.image.layer.v1.tar+gzip");
@@ -98,7 +99,11 @@ fn others_read_what_we_write() {
         lab.build(&["-t", "app", "--compression", kind, "-o", &format!("oci:{kind}:v")]).succeeds();
         let image = format!("oci:{}:v", lab.path(kind));
         run(Command::new("skopeo").args(["inspect", &image])).succeeds();
-        let archive = format!("docker-archive:{}:app:{kind}", lab.path(&format!("{kind}.tar")));
+        // Docker's archives know no zstd.
+        let archive = match kind {
+            "gzip" => format!("docker-archive:{}:app:{kind}", lab.path("app.tar")),
+            _ => format!("oci-archive:{}:app", lab.path("app.oci.tar")),
+        };
         run(Command::new("skopeo").args(["copy", &image, &archive])).succeeds();
     }
     let unpack = ["unpack", "--rootless", "--image"];

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 
 use nix::sched::CloneFlags;
 use nix::unistd::{Gid, Uid, getpid};
@@ -68,7 +69,8 @@ pub fn enter() -> Result<IdMap, EnterError> {
     // Only a process outside the new namespace may write a map with more than one id, and this
     // process cannot be outside and inside: a copy made before stays behind and does it.
     let (_, helper) = process::fork(|| {
-        drop(said_read.try_clone());
+        // With its own copy of the other end open, it would wait for ever where the caller gives up.
+        let _ = nix::unistd::close(go_write.as_raw_fd());
         if go_read.read_exact(&mut [0]).is_err() {
             return 1;
         }
@@ -111,8 +113,10 @@ pub fn enter() -> Result<IdMap, EnterError> {
         .map_err(denied("becoming group 0"))?;
     nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))
         .map_err(denied("becoming user 0"))?;
-    if !matches!(map.extent, Extent::Single { .. }) {
-        nix::unistd::setgroups(&[]).map_err(denied("dropping supplementary groups"))?;
+    match nix::unistd::setgroups(&[]) {
+        // Given up for a single-id map, here or in a namespace above: user_namespaces(7).
+        Ok(()) | Err(nix::errno::Errno::EPERM) => {}
+        Err(e) => return Err(denied("dropping supplementary groups")(e)),
     }
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|e| EnterError::Forbidden { source: e.into(), hint: forbidden_hint() })?;

@@ -72,11 +72,14 @@ impl IdMap {
                 .all(|cap| caps::has_cap(None, caps::CapSet::Effective, cap).unwrap_or(false));
         if privileged {
             let whole = |file| Ok::<_, io::Error>(identity_of(&parse_map(&fs::read_to_string(file)?)));
-            return Ok(IdMap {
-                extent: Extent::Whole,
-                uids: whole("/proc/self/uid_map")?,
-                gids: whole("/proc/self/gid_map")?,
-            });
+            let (uids, gids) = (whole("/proc/self/uid_map")?, whole("/proc/self/gid_map")?);
+            let one = |lines: &[MapLine]| lines.iter().map(|l| u64::from(l.count)).sum::<u64>() == 1;
+            let extent = if one(&uids) || one(&gids) {
+                Extent::Single { reason: "this user namespace itself has one id only".to_owned() }
+            } else {
+                Extent::Whole
+            };
+            return Ok(IdMap { extent, uids, gids });
         }
         let (uid, gid) = (Uid::effective(), nix::unistd::Gid::effective());
         match subordinate_ranges(uid) {

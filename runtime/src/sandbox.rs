@@ -191,8 +191,8 @@ fn become_user(step: &Step) -> Result<(), SetupFailure> {
     let groups: Vec<Gid> = step.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     match nix::unistd::setgroups(&groups) {
         Ok(()) => {}
-        // Under a single-id map the kernel allows no setgroups at all, and there are none to drop.
-        Err(nix::errno::Errno::EPERM) if groups.iter().all(|g| g.as_raw() == 0) => {}
+        // Where the kernel allows no setgroups at all, the builder asks for none.
+        Err(nix::errno::Errno::EPERM) if groups.is_empty() => {}
         Err(e) => return Err(e).during(Part::Identity, "setting supplementary groups"),
     }
     let (uid, gid) = (Uid::from_raw(step.uid), Gid::from_raw(step.gid));

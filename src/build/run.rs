@@ -137,8 +137,7 @@ pub fn run(
         cwd: step.cwd.clone(),
         uid: who.uid,
         gid: who.gid,
-        // Under a single-id map there are no other groups to be in.
-        groups: if workshop.records() { Vec::new() } else { who.groups },
+        groups: if workshop.setgroups { who.groups } else { Vec::new() },
         hostname: HOSTNAME.to_owned(),
         hosts: HOSTS.to_vec(),
         resolv_conf: workshop.resolv_conf.clone(),

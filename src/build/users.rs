@@ -18,7 +18,7 @@ pub struct Identity {
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the primary one first.
     pub groups: Vec<u32>,
     /// `HOME`.
     pub home: String,
@@ -75,16 +75,19 @@ pub fn identity(root: BorrowedFd<'_>, user: &str) -> Result<Identity, UserError>
         Err(_) => Some(accounts.into_iter().find(|a| a.name == user).ok_or_else(|| unknown_user(user))?),
     };
     let uid = account.as_ref().map_or_else(|| user.parse().unwrap_or(0), |a| a.uid);
-    let (gid, groups) = match group {
+    let (gid, others) = match group {
         // Named together with its group, a user has that group and no others.
         Some(group) => (group_id(root, group)?, Vec::new()),
         None => {
             let gid = account.as_ref().map_or(0, |a| a.gid);
             let name = account.as_ref().map(|a| a.name.as_str());
             let member = |g: &Group| g.gid != gid && name.is_some_and(|n| g.members.iter().any(|m| m == n));
-            (gid, groups_of(root)?.iter().filter(|g| member(g)).map(|g| g.gid).collect())
+            (gid, groups_of(root)?.iter().filter(|g| member(g)).map(|g| g.gid).collect::<Vec<_>>())
         }
     };
+    // The primary group is among the supplementary ones as well: a program that changes its primary
+    // group would lose it otherwise, and with it what a file's group bits deny (CVE-2022-2990).
+    let groups = std::iter::once(gid).chain(others).collect();
     let home = account.map(|a| a.home).filter(|h| !h.is_empty()).unwrap_or_else(|| "/".to_owned());
     Ok(Identity { uid, gid, groups, home })
 }
@@ -179,12 +182,12 @@ mod tests {
             "root:x:0:\nwheel:x:10:root,app\napp:x:1001:\nextra:x:50:app\n",
         );
         let who = |user: &str| identity(root.as_fd(), user).unwrap();
-        let app = Identity { uid: 1000, gid: 1001, groups: vec![10, 50], home: "/home/app".into() };
+        let app = Identity { uid: 1000, gid: 1001, groups: vec![1001, 10, 50], home: "/home/app".into() };
         assert_eq!(who("app"), app);
         assert_eq!(who("1000"), app);
         assert_eq!(who("").home, "/root");
-        assert_eq!(who("app:wheel"), Identity { gid: 10, groups: vec![], ..app.clone() });
-        assert_eq!(who("7"), Identity { uid: 7, gid: 0, groups: vec![], home: "/".into() });
+        assert_eq!(who("app:wheel"), Identity { gid: 10, groups: vec![10], ..app.clone() });
+        assert_eq!(who("7"), Identity { uid: 7, gid: 0, groups: vec![0], home: "/".into() });
         let error = identity(root.as_fd(), "nobody").unwrap_err();
         assert_eq!(error.to_string(), "the image's /etc/passwd has no user `nobody`");
         assert_eq!(owner(root.as_fd(), "app").unwrap(), (1000, 1001));

@@ -49,6 +49,9 @@ pub struct Workshop {
     pub launcher: Launcher,
     /// The host's `/etc/resolv.conf`, as steps see it.
     pub resolv_conf: Vec<u8>,
+    /// Whether processes may have supplementary groups: under a single-id map the kernel does not let
+    /// anybody change them.
+    pub setgroups: bool,
     interrupts: Arc<Interrupts>,
 }
 
@@ -85,7 +88,8 @@ impl Workshop {
         let tag = MapTag::of(&map.fingerprint());
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
         let work = Arc::new(store.work_dir()?);
-        Ok(Workshop { map, tag, work, launcher, resolv_conf, interrupts })
+        let setgroups = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
+        Ok(Workshop { setgroups, map, tag, work, launcher, resolv_conf, interrupts })
     }
 
     /// Whether owners are recorded because they cannot be made.

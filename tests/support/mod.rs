@@ -48,10 +48,18 @@ impl Lab {
         lab
     }
 
-    /// One with the busybox base imported as `busybox`.
+    /// One with the busybox base as `busybox`, which also knows a user `app` (1000:1000, in the group
+    /// `staff`, 50).
     pub fn with_busybox() -> Lab {
         let lab = Lab::new();
-        lab.cooper(&["import", &given("COOPER_TEST_BUSYBOX"), "busybox"]).succeeds();
+        lab.cooper(&["import", &given("COOPER_TEST_BUSYBOX"), "bare"]).succeeds();
+        lab.file(
+            "Containerfile",
+            "FROM bare\nRUN echo app:x:1000:1000::/home/app:/bin/sh >> /etc/passwd \\
+              && printf 'app:x:1000:\\nstaff:x:50:app\\n' >> /etc/group\n",
+        );
+        // Dated, so that it is the same image in every lab.
+        lab.build(&["-t", "busybox", "--source-date-epoch", "1600000000"]).succeeds();
         lab
     }
 
