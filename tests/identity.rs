@@ -46,7 +46,10 @@ fn without_user_namespaces_the_switch_is_named() {
     let lab = Lab::with_busybox();
     lab.containerfile("FROM busybox\nRUN true\n");
     // Its limit is the first thing that a user namespace's root may set for what is below it.
-    let script = format!("echo 0 > /proc/sys/user/max_user_namespaces && {} build -o oci:out:v ctx", given("COOPER_TEST_BIN"));
+    let script = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces && {} build -o oci:out:v ctx",
+        given("COOPER_TEST_BIN")
+    );
     let mut command = lab.command("unshare");
     let said = run(command.args(["-Ur", "sh", "-c", &script]));
     said.fails(3).says("does not allow user namespaces").says("sysctl -w user.max_user_namespaces=15000");
@@ -64,7 +67,8 @@ fn as_root_the_same_layers() {
         let lab = Lab::new();
         lab.cooper(&["import", &given("COOPER_TEST_BUSYBOX"), "busybox"]).succeeds();
         lab.file("f", "x").containerfile(file);
-        run(std::process::Command::new("touch").args(["-d", "@1600000000"]).arg(lab.dir.join("ctx/f"))).succeeds();
+        run(std::process::Command::new("touch").args(["-d", "@1600000000"]).arg(lab.dir.join("ctx/f")))
+            .succeeds();
         let said = if as_root {
             assert!(support::is_root(), "run scripts/test as root");
             let mut command = std::process::Command::new(given("COOPER_TEST_BIN"));

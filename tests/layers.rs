@@ -154,7 +154,8 @@ impl Unpacked {
     fn new(lab: &Lab) -> Unpacked {
         assert!(is_root(), "unpacking with owners needs root: run scripts/test as root");
         let bundle = lab.dir.join("bundle");
-        run(Command::new("umoci").args(["unpack", "--image", &lab.path("out:latest")]).arg(&bundle)).succeeds();
+        run(Command::new("umoci").args(["unpack", "--image", &lab.path("out:latest")]).arg(&bundle))
+            .succeeds();
         Unpacked(bundle)
     }
 

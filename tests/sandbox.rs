@@ -81,7 +81,9 @@ fn mount_points_leave_no_trace() {
     lab.build_out("FROM busybox\nRUN rm -rf /etc/hosts /sys /dev 2>/dev/null; cat /etc/hosts > /dev/null");
     assert_eq!(lab.top_names("out"), Vec::<String>::new());
     // From nothing at all: the static program alone.
-    lab.build_out("FROM busybox AS b\nFROM scratch\nCOPY --from=b /bin/busybox /touch\nRUN [\"/touch\", \"/made\"]");
+    lab.build_out(
+        "FROM busybox AS b\nFROM scratch\nCOPY --from=b /bin/busybox /touch\nRUN [\"/touch\", \"/made\"]",
+    );
     assert_eq!(lab.top_names("out"), ["made"]);
     // Where the image has a dangling link in the place of a file, the link stays what it was.
     std::fs::create_dir(lab.dir.join("ctx/links")).unwrap();
@@ -169,7 +171,9 @@ fn background_processes_end_with_the_step() {
 #[test]
 fn kill_9_of_the_builder_ends_everything_and_the_next_build_sweeps() {
     let lab = Lab::with_busybox();
-    lab.containerfile("FROM busybox\nRUN trap '' TERM INT; echo go-$((1+1)); (sleep 86412; true) & sleep 86412; true\n");
+    lab.containerfile(
+        "FROM busybox\nRUN trap '' TERM INT; echo go-$((1+1)); (sleep 86412; true) & sleep 86412; true\n",
+    );
     let mut command = lab.cooper_command(&["--progress=plain", "build", "ctx"]);
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     wait_for(&mut child, "go-2");
@@ -213,7 +217,11 @@ fn a_step_that_destroys_all_it_can_reach_leaves_the_store_intact() {
     let said = lab.build(&[]);
     assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
     lab.build_out("FROM busybox\nRUN ls /bin/busybox && test -e /etc/passwd && echo intact").prints("intact");
-    let inspect = lab.command("skopeo").args(["inspect", &format!("oci:{}:docker.io/library/busybox:latest", lab.path("store"))]).output().unwrap();
+    let inspect = lab
+        .command("skopeo")
+        .args(["inspect", &format!("oci:{}:docker.io/library/busybox:latest", lab.path("store"))])
+        .output()
+        .unwrap();
     assert!(inspect.status.success(), "{}", String::from_utf8_lossy(&inspect.stderr));
 }
 

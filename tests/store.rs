@@ -29,8 +29,15 @@ fn the_same_from_empty_stores_is_the_same() {
     let build = |pause: bool| {
         let lab = lab();
         // The context as a checkout leaves it: one time for all.
-        run(Command::new("find").arg(lab.dir.join("ctx")).args(["-exec", "touch", "-d", "@1600000000", "{}", "+"]))
-            .succeeds();
+        run(Command::new("find").arg(lab.dir.join("ctx")).args([
+            "-exec",
+            "touch",
+            "-d",
+            "@1600000000",
+            "{}",
+            "+",
+        ]))
+        .succeeds();
         if pause {
             // Whole seconds are what a layer tells.
             std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -162,7 +169,11 @@ fn parallel_builds_share_a_store() {
             scope.spawn(move || {
                 let arg = format!("N={}", n % 2);
                 let file = format!("ctx/file-{n}");
-                std::fs::write(lab.dir.join(&file), "FROM busybox\nARG N\nRUN echo $N > /n && sleep 0.2\nRUN echo x > /y\n").unwrap();
+                std::fs::write(
+                    lab.dir.join(&file),
+                    "FROM busybox\nARG N\nRUN echo $N > /n && sleep 0.2\nRUN echo x > /y\n",
+                )
+                .unwrap();
                 let name = format!("par:{n}");
                 lab.build(&["-f", &file, "--build-arg", &arg, "-t", &name]).succeeds();
             });
@@ -178,11 +189,13 @@ fn parallel_builds_share_a_store() {
 #[test]
 fn a_full_disk_is_said_so_and_leaves_nothing_half_written() {
     let lab = Lab::new();
-    lab.containerfile("FROM busybox\nRUN dd if=/dev/urandom of=/big bs=1M count=40 2>/dev/null || exit 0\nRUN true\n");
+    lab.containerfile(
+        "FROM busybox\nRUN dd if=/dev/urandom of=/big bs=1M count=40 2>/dev/null || exit 0\nRUN true\n",
+    );
     // A small file system of one's own: a mount namespace is all it takes.
     let script = format!(
         "mount -t tmpfs -o size=12m none store && {bin} import {base} busybox >/dev/null && \
-         {bin} --progress=plain build -o oci:out:v ctx; echo status $?; ls store/work -A; find store/blobs -size 0",
+         {bin} --progress=plain build -o oci:out:v ctx; echo status $?; ls store/work -A; cp -r store/blobs left",
         bin = given("COOPER_TEST_BIN"),
         base = given("COOPER_TEST_BUSYBOX"),
     );
@@ -190,11 +203,20 @@ fn a_full_disk_is_said_so_and_leaves_nothing_half_written() {
     lab.hand_over();
     let mut command = lab.command("unshare");
     if support::is_root() {
-        run(Command::new("chown").arg(format!("{}:", given("COOPER_TEST_USER"))).arg(lab.dir.join("store"))).succeeds();
+        run(Command::new("chown").arg(format!("{}:", given("COOPER_TEST_USER"))).arg(lab.dir.join("store")))
+            .succeeds();
     }
     let said = run(command.args(["-Urm", "sh", "-c", &script]));
     said.succeeds();
     assert!(said.stdout.starts_with("status 1\n.lock\n"), "{}\n{}", said.stdout, said.stderr);
     said.says("o space left on device").says("hint: free space in");
     assert!(!lab.dir.join("out").exists(), "no layout is begun");
+    // Every blob that is there is whole.
+    let blobs = walkdir::WalkDir::new(lab.dir.join("left")).into_iter().map(Result::unwrap);
+    let blobs: Vec<_> = blobs.filter(|e| e.file_type().is_file()).collect();
+    assert!(blobs.len() >= 3, "{blobs:?}");
+    for blob in blobs {
+        let sum = run(Command::new("sha256sum").arg(blob.path()));
+        assert_eq!(sum.stdout.split(' ').next(), blob.file_name().to_str(), "{blob:?}");
+    }
 }

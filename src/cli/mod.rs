@@ -8,6 +8,7 @@ pub mod diagnostics;
 pub mod error;
 mod failure;
 pub mod import;
+mod log;
 pub mod push;
 
 use std::path::PathBuf;
@@ -178,13 +179,8 @@ impl Global {
             LogLevel::Debug => tracing::Level::DEBUG,
             LogLevel::Trace => tracing::Level::TRACE,
         };
-        tracing_subscriber::fmt()
-            .with_max_level(level)
-            .with_writer(std::io::stderr)
-            .with_ansi(progress::color_on_stderr())
-            .without_time()
-            .with_target(false)
-            .init();
+        // Nobody else sets one: this is called once, by `main`.
+        let _ = tracing::subscriber::set_global_default(log::StderrLog { max: level });
         Ok(())
     }
 

@@ -146,8 +146,10 @@ impl Lab {
     /// Parses `out`'s manifest and configuration, for `latest`.
     pub fn image(&self, layout: &str) -> (serde_json::Value, serde_json::Value) {
         let read = |path: PathBuf| -> serde_json::Value {
-            serde_json::from_slice(&std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
-                .unwrap()
+            serde_json::from_slice(
+                &std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
+            )
+            .unwrap()
         };
         let layout = self.dir.join(layout);
         let blob = |digest: &serde_json::Value| {
@@ -269,7 +271,9 @@ pub fn processes(text: &str) -> Vec<i32> {
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if String::from_utf8_lossy(&line).replace('\0', " ").contains(text) && pid != std::process::id() as i32 {
+        if String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
+            && pid != std::process::id() as i32
+        {
             found.push(pid);
         }
     }

@@ -1,0 +1,59 @@
+//! Real applications, built from their real sources: Debian's packages, PyPI, npm, a C compiler.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::{Lab, run};
+
+/// Builds `testdata/apps/<name>` on the Debian base; the layout is `out:latest`.
+fn build(lab: &Lab, name: &str, args: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/apps").join(name);
+    run(Command::new("cp").args(["-r", "-T"]).arg(source).arg(lab.dir.join("ctx"))).succeeds();
+    lab.build(&[args, &["-o", "oci:out:latest"]].concat()).succeeds();
+}
+
+/// Other people's tools read the image, and unpack it.
+fn readable(lab: &Lab) {
+    let image = format!("oci:{}:latest", lab.path("out"));
+    run(Command::new("skopeo").args(["inspect", &image])).succeeds();
+    run(Command::new("skopeo").args(["copy", &image, &format!("docker-archive:{}:app", lab.path("a.tar"))]))
+        .succeeds();
+    run(Command::new("umoci").args(["unpack", "--image", &lab.path("out:latest"), &lab.path("bundle")]))
+        .succeeds();
+}
+
+#[test]
+fn debian_packages_with_users_of_their_own() {
+    let lab = Lab::with_debian();
+    build(&lab, "debian", &["--build-arg", "BASE=debian"]);
+    readable(&lab);
+    let rootfs = lab.dir.join("bundle/rootfs");
+    assert!(rootfs.join("var/lib/dpkg/status").exists());
+    let setuid = run(Command::new("find").arg(&rootfs).args(["-perm", "-4000", "-o", "-perm", "-2000"]));
+    assert!(!setuid.stdout.is_empty());
+}
+
+#[test]
+fn python_with_a_dependency_from_pypi() {
+    let lab = Lab::with_debian();
+    build(&lab, "python", &["--build-arg", "BASE=debian"]);
+    readable(&lab);
+}
+
+#[test]
+fn node_with_a_dependency_from_npm() {
+    let lab = Lab::with_debian();
+    build(&lab, "node", &["--build-arg", "BASE=debian"]);
+    readable(&lab);
+}
+
+#[test]
+fn a_static_c_program_alone() {
+    let lab = Lab::with_debian();
+    build(&lab, "c-static", &["--build-arg", "BASE=debian"]);
+    readable(&lab);
+    let (manifest, _) = lab.image("out");
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,129 @@
+//! What users are told, to the letter, and with which exit code.
+
+mod support;
+
+use support::Lab;
+
+#[track_caller]
+fn is(lab: &Lab, arguments: &[&str], code: i32, expected: &str) {
+    let said = lab.build(arguments);
+    said.fails(code);
+    assert_eq!(said.error().trim_end(), expected.trim_end());
+    assert_eq!(said.stdout, "");
+}
+
+#[test]
+fn a_failed_run_shows_line_command_code_and_output() {
+    let lab = Lab::with_busybox();
+    lab.containerfile("FROM busybox\n\nRUN echo one; \\\n    echo two >&2; \\\n    exit 3\n");
+    is(
+        &lab,
+        &[],
+        1,
+        "error: RUN failed: the command returned 3
+ --> ctx/Containerfile:3:1
+  |
+3 | RUN echo one; \\
+  | ^^^^^^^^^^^^^^^
+command: RUN echo one;     echo two >&2;     exit 3
+last output:
+  one
+  two",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named_and_near_ones_are_offered() {
+    let lab = Lab::with_busybox();
+    lab.file("main.rs", "").file("secret.txt", "").file(".dockerignore", "secret*\n");
+    lab.containerfile("FROM busybox\nCOPY mian.rs /\n");
+    let said = lab.build(&[]);
+    said.fails(1).says("COPY failed:").says("mian.rs").says("Containerfile:2:1").says("main.rs");
+    lab.containerfile("FROM busybox\nCOPY secret.txt /\n");
+    lab.build(&[]).fails(1).says("secret.txt").says(".dockerignore").says("secret*");
+    lab.containerfile("FROM busybox AS a\nFROM busybox\nCOPY --from=a /nope /\n");
+    lab.build(&[]).fails(1).says("/nope").says("stage a");
+}
+
+#[test]
+fn mistakes_in_the_file_point_into_it() {
+    let lab = Lab::with_busybox();
+    for (text, needle, help) in [
+        ("FROM busybox\nRNU true\n", "Containerfile:2:1", "RUN"),
+        ("FROM busybox\nCOPY --form=a b c\n", "Containerfile:2:", "from"),
+        ("RUN true\n", "Containerfile:1:1", "FROM"),
+        ("FROM busybox AS builder\nFROM busybox\nCOPY --from=bulider /a /b\n", "Containerfile:3:", "builder"),
+        ("FROM busybox\nCOPY a b /c\n", "Containerfile:2:", "/c/"),
+    ] {
+        lab.containerfile(text);
+        lab.build(&[]).fails(2).says(needle).says(help);
+    }
+    lab.containerfile("");
+    lab.build(&[]).fails(2);
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_and_never_ignored() {
+    let lab = Lab::with_busybox();
+    lab.file("a", "");
+    for text in [
+        "FROM busybox\nRUN --mount=type=cache,target=/c true\n",
+        "FROM busybox\nRUN --network=none true\n",
+        "FROM busybox\nRUN --security=insecure true\n",
+        "FROM busybox\nRUN <<EOF\ntrue\nEOF\n",
+        "FROM busybox\nCOPY <<EOF /x\ntrue\nEOF\n",
+        "FROM busybox\nCOPY --link a /\n",
+        "FROM busybox\nCOPY --parents a /\n",
+        "FROM busybox\nCOPY --exclude=b a /\n",
+        "FROM busybox\nADD https://docker.io/x /\n",
+        "FROM busybox\nADD --checksum=sha256:0 a /\n",
+        "FROM busybox\nONBUILD RUN true\n",
+        "FROM --platform=linux/s390x busybox\n",
+        "FROM docker-archive:x.tar\n",
+    ] {
+        lab.containerfile(text);
+        lab.build(&[]).fails(2).says("not there yet");
+    }
+    lab.containerfile("FROM busybox\nCOPY --chmod=u+x a /\n");
+    lab.build(&[]).fails(1).says("octal");
+    support::run(
+        std::process::Command::new("tar")
+            .args(["-cf"])
+            .arg(lab.dir.join("ctx/a.tar"))
+            .args(["-C", "/etc", "hostname"]),
+    )
+    .succeeds();
+    lab.containerfile("FROM busybox\nADD a.tar /\n");
+    lab.build(&[]).fails(1).says("is an archive").says("COPY it and extract it in a RUN step");
+    lab.containerfile("FROM busybox\n");
+    for (argument, hint) in [
+        ("--platform=linux/arm64", "platform of this machine"),
+        ("--secret=id=x", "secrets are not there yet"),
+        ("--cache-from=x", "the cache is in the store"),
+        ("--output=type=docker,dest=x", "skopeo"),
+        ("--isolation=chroot", "namespaces"),
+        ("--storage=fuse", "overlay"),
+        ("--compression=lzma", "gzip"),
+        ("--source-date-epoch=yesterday", "yesterday"),
+        ("--tag=UPPER", "lower case"),
+        ("--push", "--tag"),
+    ] {
+        lab.build(&[argument]).fails(2).says(hint);
+    }
+    lab.cooper(&["build", "-"]).fails(2).says("not there yet");
+    lab.cooper(&["build", "nowhere"]).fails(1).says("nowhere");
+}
+
+#[test]
+fn a_store_that_is_none_is_left_alone() {
+    let lab = Lab::new();
+    lab.containerfile("FROM scratch\n");
+    lab.file("thesis.tex", "precious");
+    lab.cooper(&["--root", "ctx", "build", "ctx"])
+        .fails(1)
+        .says("is not empty and is not a cooper store")
+        .says("--root");
+    lab.cooper(&["build", "ctx"]).succeeds();
+    std::fs::write(lab.dir.join("store/version"), "99\n").unwrap();
+    lab.cooper(&["build", "ctx"]).fails(1).says("has format \"99\"");
+}
