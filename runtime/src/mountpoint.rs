@@ -22,16 +22,28 @@ pub const FILES: [&str; 2] = ["etc/resolv.conf", "etc/hosts"];
 pub struct MountPoints {
     /// In the order they were made.
     made: Vec<Made>,
+    /// The directories they were made in.
+    dirs: Vec<Touched>,
 }
 
-/// Something made, and what its directory looked like.
+/// Something made.
 #[derive(Debug)]
 struct Made {
-    dir: OwnedFd,
+    /// Position in [`MountPoints::dirs`].
+    dir: usize,
     name: OsString,
     ino: u64,
     is_dir: bool,
+}
+
+/// A directory in which something was made.
+#[derive(Debug)]
+struct Touched {
+    dir: OwnedFd,
+    inode: (u64, u64),
+    /// Its modification time before the first thing was made in it.
     before: Time,
+    /// And after the last.
     after: Time,
 }
 
@@ -89,17 +101,21 @@ impl MountPoints {
         name: &OsStr,
         make: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let before = fs::stat(dir)?.mtime;
+        let before = fs::stat(dir)?;
         make(dir)?;
         let made = fs::stat_at(dir, name)?;
-        self.made.push(Made {
-            dir: fs::reopen_dir(dir)?,
-            name: name.to_owned(),
-            ino: made.ino,
-            is_dir: made.kind == FileKind::Directory,
-            before,
-            after: fs::stat(dir)?.mtime,
-        });
+        let after = fs::stat(dir)?.mtime;
+        let inode = (before.dev, before.ino);
+        let at = match self.dirs.iter().position(|d| d.inode == inode) {
+            Some(at) => at,
+            None => {
+                self.dirs.push(Touched { dir: fs::reopen_dir(dir)?, inode, before: before.mtime, after });
+                self.dirs.len() - 1
+            }
+        };
+        self.dirs[at].after = after;
+        let is_dir = made.kind == FileKind::Directory;
+        self.made.push(Made { dir: at, name: name.to_owned(), ino: made.ino, is_dir });
         Ok(())
     }
 
@@ -108,36 +124,45 @@ impl MountPoints {
     pub fn remove(&mut self) -> io::Result<()> {
         // Taken before anything is removed: removing changes the very times that tell whether the
         // step has touched a directory.
-        let times: Vec<Option<Time>> =
-            self.made.iter().map(|m| fs::stat(&m.dir).ok().map(|s| s.mtime)).collect();
+        let seen: Vec<Option<Time>> = self.dirs.iter().map(|d| fs::stat(&d.dir).ok().map(|s| s.mtime)).collect();
         let mut first_error = None;
-        for (at, made) in self.made.iter().enumerate().rev() {
-            if let Err(e) = made.remove(times[at]) {
+        for made in self.made.drain(..).rev() {
+            if let Err(e) = made.remove(self.dirs[made.dir].dir.as_fd()) {
                 first_error.get_or_insert(e);
             }
         }
-        self.made.clear();
+        for (touched, seen) in self.dirs.drain(..).zip(seen) {
+            let mtime = match seen {
+                Some(seen) if seen != touched.after => seen,
+                _ => touched.before,
+            };
+            match fs::set_mtime_at(touched.dir.as_fd(), OsStr::new("."), mtime) {
+                // Made by us, and removed again.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    first_error.get_or_insert(e);
+                }
+                Ok(()) => {}
+            }
+        }
         first_error.map_or(Ok(()), Err)
     }
 }
 
 impl Made {
-    fn remove(&self, seen: Option<Time>) -> io::Result<()> {
-        let Some(found) = fs::try_stat_at(&self.dir, &self.name)? else { return Ok(()) };
+    fn remove(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
+        let Some(found) = fs::try_stat_at(dir, &self.name)? else { return Ok(()) };
         if !self.is_ours(&found) {
             return Ok(());
         }
         if self.is_dir {
-            match fs::remove_dir_at(&self.dir, &self.name) {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
-                other => other?,
+            match fs::remove_dir_at(dir, &self.name) {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+                other => other,
             }
         } else {
-            fs::unlink_at(&self.dir, &self.name)?;
+            fs::unlink_at(dir, &self.name)
         }
-        let untouched = seen == Some(self.after);
-        let mtime = if untouched { self.before } else { seen.unwrap_or(self.before) };
-        fs::set_mtime_at(self.dir.as_fd(), OsStr::new("."), mtime)
     }
 
     fn is_ours(&self, found: &Stat) -> bool {

@@ -17,8 +17,9 @@ ensure_subids() {
         fi
         # The first range of 65,536 above all that are given away already.
         first=$(cat /etc/subuid /etc/subgid 2>/dev/null |
-            awk -F: '$2 + $3 > m { m = $2 + $3 } END { print m > 100000 ? m : 100000 }')
-        as_root usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user"
+            awk -F: '$2 + $3 > m { m = $2 + $3 } END { print (m > 100000 ? m : 100000) }')
+        as_root usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user" ||
+            die "$user has no subordinate ids; as root: usermod --add-sub${kind}s $first-$((first + 65535)) $user"
         # A person's account is changed only with a word about it.
         [ "$user" != "$(id -un)" ] || say "rootless" "gave $user the sub${kind}s $first-$((first + 65535))"
     done

@@ -266,7 +266,10 @@ mod tests {
         let command = super::Cli::command();
         let build = command.find_subcommand("build").unwrap();
         for (flag, _) in super::KNOWN_ELSEWHERE {
-            let has = build.get_arguments().any(|a| a.get_long() == flag.strip_prefix("--"));
+            let has = build.get_arguments().any(|a| match flag.strip_prefix("--") {
+                Some(long) => a.get_long() == Some(long),
+                None => a.get_short() == flag.chars().nth(1),
+            });
             assert!(!has, "{flag}");
         }
     }
