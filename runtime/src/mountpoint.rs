@@ -124,7 +124,8 @@ impl MountPoints {
     pub fn remove(&mut self) -> io::Result<()> {
         // Taken before anything is removed: removing changes the very times that tell whether the
         // step has touched a directory.
-        let seen: Vec<Option<Time>> = self.dirs.iter().map(|d| fs::stat(&d.dir).ok().map(|s| s.mtime)).collect();
+        let seen: Vec<Option<Time>> =
+            self.dirs.iter().map(|d| fs::stat(&d.dir).ok().map(|s| s.mtime)).collect();
         let mut first_error = None;
         for made in self.made.drain(..).rev() {
             if let Err(e) = made.remove(self.dirs[made.dir].dir.as_fd()) {

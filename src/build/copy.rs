@@ -159,40 +159,8 @@ pub enum CopyError {
     },
 }
 
-impl CopyError {
-    /// Whether selecting and copying once more may succeed.
-    pub fn is_changed_source(&self) -> bool {
-        matches!(self, CopyError::Changed { .. })
-    }
-}
-
-/// The absolute path that a destination means: `dest` as it was written, below `workdir` unless it is
-/// absolute, cleaned by names alone. A slash at its end stays, and stands also for `.` and `..` there.
-pub fn destination(workdir: &[u8], dest: &[u8]) -> Vec<u8> {
-    let mut names: Vec<&[u8]> = Vec::new();
-    let base: &[u8] = if dest.starts_with(b"/") { b"" } else { workdir };
-    for name in base.split(|b| *b == b'/').chain(dest.split(|b| *b == b'/')) {
-        match name {
-            b"" | b"." => {}
-            b".." => {
-                names.pop();
-            }
-            name => names.push(name),
-        }
-    }
-    let mut path = Vec::new();
-    for name in &names {
-        path.push(b'/');
-        path.extend_from_slice(name);
-    }
-    if names.is_empty() || names_directory(dest) {
-        path.push(b'/');
-    }
-    path
-}
-
 /// Writes `selection` to `dest`, an absolute path below `root`; a slash at its end means that it is a
-/// directory. See [`destination`].
+/// directory.
 ///
 /// Who calls is root over all ids that files are given, in the stage's file system. Nothing that is there
 /// is written into: files are made anew, so that other names of an inode keep their content.

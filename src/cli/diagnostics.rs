@@ -2,8 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::error::{CliError, Kind};
-use crate::dockerfile::{ParseError, Span};
+use crate::dockerfile::Span;
 
 /// Columns that a snippet may take; longer lines lose what is far from the underlined place.
 const WIDTH: usize = 80;
@@ -45,25 +44,6 @@ pub fn snippet(file: &str, source: &str, span: Span, label: Option<&str>, color:
     let snippet = Snippet::source(lines).line_start(number).path(one_line(file)).annotation(annotation);
     let renderer = if color { Renderer::styled().hyperlink(false) } else { Renderer::plain() };
     renderer.term_width(WIDTH).render(&[Group::with_level(Level::ERROR).element(snippet)])
-}
-
-/// An error that is about a place in a Containerfile.
-pub fn located(
-    kind: Kind,
-    message: impl Into<String>,
-    file: &str,
-    source: &str,
-    span: Span,
-    label: Option<&str>,
-    color: bool,
-) -> CliError {
-    CliError::new(kind, message).with_detail(snippet(file, source, span, label, color))
-}
-
-/// A Containerfile that does not parse.
-pub fn parse_error(file: &str, source: &str, error: &ParseError, color: bool) -> CliError {
-    let shown = located(Kind::Usage, &error.message, file, source, error.span, error.label.as_deref(), color);
-    CliError { hint: error.help.clone(), ..shown }
 }
 
 /// Text that stays on the line it is put on.
@@ -196,22 +176,5 @@ mod tests {
             snippet("f", source, Span::new(usize::MAX, usize::MAX), None, false);
             snippet("f", source, Span::new(0, usize::MAX), None, false);
         }
-    }
-
-    #[test]
-    fn a_parse_error_is_a_usage_error() {
-        let error =
-            ParseError::new("unknown instruction FORM", Span::new(0, 4)).with_help("did you mean FROM?");
-        let shown = parse_error("Containerfile", "FORM a\n", &error, false);
-        assert_eq!(shown.kind, Kind::Usage);
-        let expected = "\
-error: unknown instruction FORM
- --> Containerfile:1:1
-  |
-1 | FORM a
-  | ^^^^
-hint: did you mean FROM?
-";
-        assert_eq!(shown.render(false), expected);
     }
 }

@@ -19,6 +19,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::lower::{self, MergedDir};
 use super::{Clamp, LayerDir, RecordedOwners};
+use crate::layer::apply::{OPAQUE_XATTR, ROOT_XATTR};
 use crate::layer::entry::{Entry, EntryKind, kept_xattr, normalise_xattr};
 
 /// Freezes `upper` over `parents` (lowest first) and gives the layer's entries, sorted by path.
@@ -65,7 +66,7 @@ impl Freezer<'_> {
             (entry.uid, entry.gid) = (before.1, before.2);
         }
         if (entry.mode, entry.uid, entry.gid) != before {
-            fs::set_xattr_at(upper, OsStr::new("."), OsStr::new(lower::ROOT_MARK), b"1")?;
+            fs::set_xattr_at(upper, OsStr::new("."), OsStr::new(ROOT_XATTR), b"1")?;
             entry.mtime = self.clamp.apply(entry.mtime);
             self.entries.push(entry);
         }
@@ -161,7 +162,7 @@ impl Freezer<'_> {
         let inner = fs::open_dir_at(dir, name)?;
         let opaque = lower::is_opaque(dir, name)?;
         if opaque {
-            fs::remove_xattr_at(dir, name, OsStr::new(lower::OPAQUE))?;
+            fs::remove_xattr_at(dir, name, OsStr::new(OPAQUE_XATTR))?;
         }
         let below = match (&found, parent) {
             (Some(found), Some(parent)) if found.stat.kind == FileKind::Directory => {

@@ -13,9 +13,7 @@ use std::sync::Arc;
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
 use super::{LayerDir, RecordedOwners};
-
-/// The extended attribute with which overlay (mounted with `userxattr`) marks an opaque directory.
-pub const OPAQUE: &str = "user.overlay.opaque";
+use crate::layer::apply::{OPAQUE_XATTR, ROOT_XATTR};
 
 /// A directory as all layers together show it.
 pub struct MergedDir {
@@ -100,7 +98,7 @@ impl MergedDir {
     /// owned by root.
     pub fn root_attributes(&self) -> io::Result<(u32, u32, u32)> {
         for part in &self.parts {
-            let marked = fs::xattr_at(&part.dir, OsStr::new("."), OsStr::new(ROOT_MARK))?.is_some();
+            let marked = fs::xattr_at(&part.dir, OsStr::new("."), OsStr::new(ROOT_XATTR))?.is_some();
             if marked {
                 let stat = fs::stat(&part.dir)?;
                 let (uid, gid) = part.owners.get(&b""[..]).copied().unwrap_or((stat.uid, stat.gid));
@@ -111,13 +109,9 @@ impl MergedDir {
     }
 }
 
-/// The extended attribute of a layer's top directory that says that its attributes are the image's,
-/// and not just those of some directory.
-pub const ROOT_MARK: &str = "user.cooper.root";
-
 /// Whether a directory hides what lower layers have in it.
 pub fn is_opaque(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
-    Ok(fs::xattr_at(dir, name, OsStr::new(OPAQUE))?.as_deref() == Some(b"y"))
+    Ok(fs::xattr_at(dir, name, OsStr::new(OPAQUE_XATTR))?.as_deref() == Some(b"y"))
 }
 
 #[cfg(test)]
@@ -167,7 +161,7 @@ mod tests {
         assert_eq!(names(&open("d")), ["low", "mid", "top"]);
         assert_eq!(names(&open("was-file")), ["inner"]);
         let mid_dir = fs::open_dir(&mid.path).unwrap();
-        fs::set_xattr_at(mid_dir.as_fd(), OsStr::new("d"), OsStr::new(OPAQUE), b"y").unwrap();
+        fs::set_xattr_at(mid_dir.as_fd(), OsStr::new("d"), OsStr::new(OPAQUE_XATTR), b"y").unwrap();
         assert_eq!(names(&open("d")), ["mid", "top"]);
     }
 }

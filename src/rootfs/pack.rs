@@ -12,7 +12,7 @@ use crate::layer::compress::{Compression, LayerWriter};
 use crate::layer::decompress::decompressor;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
-use crate::store::{Store, StoreError, WorkDir};
+use crate::store::{BlobFile, Store, StoreError, WorkDir};
 
 /// A layer as a manifest and a configuration speak of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,11 +52,9 @@ pub fn pack(
 ) -> Result<PackedLayer, PackError> {
     let root = fs::open_dir(dir)?;
     let mut files = FileOpener::new(std::os::fd::AsFd::as_fd(&root))?;
-    let blob = store.new_blob(work)?;
-    let buffered = io::BufWriter::with_capacity(128 * 1024, blob);
+    let layer = start(store, work, compression, workers)?;
     // The tar writer hands on headers and file contents in whatever pieces they come; hashing wants
     // larger ones.
-    let layer = LayerWriter::new(buffered, compression, workers)?;
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 * 1024, layer));
     for entry in entries {
         match entry.kind {
@@ -65,6 +63,25 @@ pub fn pack(
         }
     }
     let layer = tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    finish(store, layer, compression)
+}
+
+/// A layer on its way into the store.
+pub type StoreWriter = LayerWriter<io::BufWriter<BlobFile>>;
+
+/// Starts a layer whose tar is to be written into it. `workers` threads compress.
+pub fn start(
+    store: &Store,
+    work: &WorkDir,
+    compression: Compression,
+    workers: usize,
+) -> Result<StoreWriter, PackError> {
+    let blob = io::BufWriter::with_capacity(128 * 1024, store.new_blob(work)?);
+    Ok(LayerWriter::new(blob, compression, workers)?)
+}
+
+/// Ends a layer and puts its blob in place.
+pub fn finish(store: &Store, layer: StoreWriter, compression: Compression) -> Result<PackedLayer, PackError> {
     let (buffered, digests) = layer.finish()?;
     let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     let digest = Digest::from_bytes(digests.digest);
@@ -87,23 +104,12 @@ pub fn recompress(
     workers: usize,
 ) -> Result<PackedLayer, PackError> {
     let mut tar = decompressor(store.open_blob(&layer.digest)?)?;
-    let blob = store.new_blob(work)?;
-    let mut writer = LayerWriter::new(io::BufWriter::with_capacity(128 * 1024, blob), compression, workers)?;
+    let mut writer = start(store, work, compression, workers)?;
     io::copy(&mut tar, &mut writer)?;
-    let (buffered, digests) = writer.finish()?;
-    let found = Digest::from_bytes(digests.diff_id);
-    if found != layer.diff_id.0 {
-        let reason = format!("it unpacks to {found} and not to {}", layer.diff_id);
+    let made = finish(store, writer, compression)?;
+    if made.diff_id != layer.diff_id {
+        let reason = format!("it unpacks to {} and not to {}", made.diff_id, layer.diff_id);
         return Err(StoreError::Damaged { path: store.blob_path(&layer.digest), reason }.into());
     }
-    let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-    let digest = Digest::from_bytes(digests.digest);
-    store.commit_blob(blob, &digest)?;
-    Ok(PackedLayer {
-        diff_id: layer.diff_id,
-        digest,
-        size: digests.size,
-        media_type: compression.media_type().to_owned(),
-        compression: compression.to_string(),
-    })
+    Ok(made)
 }

@@ -5,12 +5,11 @@
 
 use std::io::{self, Read};
 
-use crate::image::{DiffId, Digest};
-use crate::layer::compress::{Compression, LayerWriter};
+use crate::layer::compress::Compression;
 use crate::layer::decompress::decompressor;
 use crate::layer::read::{TarError, TarReader};
-use crate::rootfs::pack::PackedLayer;
-use crate::store::{Store, StoreError, WorkDir};
+use crate::rootfs::pack::{self, PackError, PackedLayer};
+use crate::store::{Store, WorkDir};
 
 /// Why a tar cannot be imported.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +26,9 @@ pub enum ImportError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The store failed.
+    /// The layer could not be stored.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Pack(#[from] PackError),
 }
 
 /// An imported layer.
@@ -49,8 +48,7 @@ pub fn import(
     compression: Compression,
     workers: usize,
 ) -> Result<Imported, ImportError> {
-    let blob = store.new_blob(work)?;
-    let writer = LayerWriter::new(io::BufWriter::with_capacity(128 * 1024, blob), compression, workers)?;
+    let writer = pack::start(store, work, compression, workers)?;
     let tee = Tee { input: decompressor(input)?, writer };
     let mut tar = TarReader::new(tee);
     let mut newest = None;
@@ -62,17 +60,7 @@ pub fn import(
         return Err(ImportError::CutOff);
     }
     tar.drain()?;
-    let (buffered, digests) = tar.into_inner().writer.finish()?;
-    let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
-    let digest = Digest::from_bytes(digests.digest);
-    store.commit_blob(blob, &digest)?;
-    let layer = PackedLayer {
-        diff_id: DiffId(Digest::from_bytes(digests.diff_id)),
-        digest,
-        size: digests.size,
-        media_type: compression.media_type().to_owned(),
-        compression: compression.to_string(),
-    };
+    let layer = pack::finish(store, tar.into_inner().writer, compression)?;
     Ok(Imported { layer, newest })
 }
 

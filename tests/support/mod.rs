@@ -3,7 +3,7 @@
 //! `scripts/test rootless` prepares everything and says where it is; a variable that is missing is a
 //! failure with that advice, never a skipped test.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate that uses its own part")]
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;

@@ -390,10 +390,10 @@ fn a_source_that_changed_since_it_was_selected_is_an_error() {
         std::thread::sleep(Duration::from_millis(20));
         bench.file("d/f", change);
         let error = bench.write(&selection, "/x").unwrap_err();
-        assert!(error.is_changed_source(), "{change}: {error}");
+        assert!(matches!(error, CopyError::Changed { .. }), "{change}: {error}");
     }
     stdfs::remove_file(bench.src("d/f")).unwrap();
-    assert!(bench.write(&selection, "/x").unwrap_err().is_changed_source());
+    assert!(matches!(bench.write(&selection, "/x").unwrap_err(), CopyError::Changed { .. }));
     symlink("/etc/passwd", bench.src("d/f")).unwrap();
     assert!(bench.write(&selection, "/x").is_err());
 }
@@ -415,24 +415,4 @@ fn what_fails_in_the_image_is_named() {
     let selection = bench.select(&["."], "/dest");
     let error = copy_into(root.as_fd(), b"/dest", &selection, &bench.options, &mut Full).unwrap_err();
     assert_eq!(error.to_string(), "cannot set the owner of /dest/d/f in the image: no storage space");
-}
-
-#[test]
-fn destinations_are_taken_from_the_working_directory() {
-    for (workdir, dest, expected) in [
-        ("/", "x", "/x"),
-        ("/app", ".", "/app/"),
-        ("/app", "./", "/app/"),
-        ("/app/", "x/", "/app/x/"),
-        ("/app", "/x", "/x"),
-        ("/a/b", "..", "/a/"),
-        ("/a/b", "../x", "/a/x"),
-        ("/", "../../x", "/x"),
-        ("/", ".", "/"),
-        ("/app", "/", "/"),
-        ("/app", "a//b", "/app/a/b"),
-    ] {
-        let path = destination(workdir.as_bytes(), dest.as_bytes());
-        assert_eq!(String::from_utf8(path).unwrap(), expected, "{workdir} {dest}");
-    }
 }
