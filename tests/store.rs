@@ -84,6 +84,26 @@ fn a_touched_file_is_the_same_and_a_changed_mode_is_not() {
 }
 
 #[test]
+fn a_cached_step_above_a_fresh_one_is_found_and_shared() {
+    let lab = Lab::with_busybox();
+    // The second step sees the same layers below in both builds, though the first is run anew: it
+    // prints something else, and leaves the same.
+    let file = |word: &str| {
+        format!(
+            "FROM busybox AS a\nRUN echo {word} && echo same > /f\nFROM a AS b\nRUN echo second > /g\nRUN echo {word} > /h\n\
+             FROM a\nRUN cat /f\nCOPY --from=b /h /\nCOPY --from=a /f /f2\n"
+        )
+    };
+    lab.containerfile(&file("one"));
+    lab.build(&[]).succeeds();
+    lab.containerfile(&file("two"));
+    let said = lab.build(&["-o", "oci:out:latest"]);
+    said.succeeds();
+    let cached: Vec<&str> = said.stderr.lines().filter(|l| l.ends_with("CACHED")).collect();
+    assert_eq!(cached.len(), 3, "RUN second, RUN cat and COPY --from=a: {}", said.stderr);
+}
+
+#[test]
 fn compressions_differ_in_blobs_and_not_in_diff_ids() {
     let lab = lab();
     let diff_ids = |kind: &str, media: &str| {

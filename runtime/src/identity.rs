@@ -66,8 +66,11 @@ impl IdMap {
     /// # Errors
     /// When its own ids or `/proc/self/uid_map` cannot be read.
     pub fn discover() -> io::Result<IdMap> {
+        // CAP_SETFCAP is asked of whoever maps id 0 into a child, since Linux 5.12.
+        let needed =
+            [caps::Capability::CAP_SETUID, caps::Capability::CAP_SETGID, caps::Capability::CAP_SETFCAP];
         let privileged = Uid::effective().is_root()
-            && [caps::Capability::CAP_SETUID, caps::Capability::CAP_SETGID]
+            && needed
                 .into_iter()
                 .all(|cap| caps::has_cap(None, caps::CapSet::Effective, cap).unwrap_or(false));
         if privileged {

@@ -2,7 +2,7 @@
 //!
 //! A builder has threads; a process with threads cannot be forked and go on running ordinary code.
 //! So the launcher is forked off while there is only one, and starts everything from then on: asked
-//! over a socket, it makes a [supervisor](crate::supervisor) for each step. It has a session of its
+//! over a socket, it makes a supervisor for each step. It has a session of its
 //! own, which a signal to the builder's process group does not reach, and ends when its socket is
 //! closed, that is, when the builder has ended in whatever way.
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ use crate::plan::{Action, Base, CopyFrom, CopyStep, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
 use crate::rootfs::overlay::{Overlay, ReadOnly};
 use crate::rootfs::pack::{PackedLayer, recompress};
-use crate::rootfs::unpack::{keep, unpack};
+use crate::rootfs::unpack::{Place, keep, unpack};
 use crate::rootfs::{Clamp, LayerDir};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What the cache keeps of a step.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,12 +37,42 @@ struct StepRecord {
 #[derive(Debug, Clone)]
 struct Layer {
     packed: Promise,
-    /// Where it lies unpacked, if it was made by this command and not yet moved to the store.
-    fresh: Option<LayerDir>,
+    /// Where it lies unpacked, if it was made by this command. Stages that start from one another share
+    /// it: whoever moves it to the store moves it for all.
+    fresh: Option<Arc<Mutex<Fresh>>>,
     /// Whether it came with a base image: such layers are passed on as they are.
     base: bool,
     /// The record to write once it is packed.
     record: Option<(InstructionKey, i64)>,
+}
+
+/// A layer that this command has made.
+#[derive(Debug)]
+struct Fresh {
+    dir: LayerDir,
+    /// Whether it lies in the store by now.
+    kept: bool,
+}
+
+impl Fresh {
+    fn new(dir: LayerDir) -> Arc<Mutex<Fresh>> {
+        Arc::new(Mutex::new(Fresh { dir, kept: false }))
+    }
+
+    /// Where it lies now.
+    fn dir(fresh: &Mutex<Fresh>) -> LayerDir {
+        fresh.lock().unwrap_or_else(PoisonError::into_inner).dir.clone()
+    }
+
+    /// Moves it to the store, once.
+    fn keep(fresh: &Mutex<Fresh>, place: Place<'_>, diff_id: DiffId) -> Result<(), StoreError> {
+        let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        if !fresh.kept {
+            fresh.dir = keep(place, &fresh.dir, diff_id)?;
+            fresh.kept = true;
+        }
+        Ok(())
+    }
 }
 
 /// What a finished stage hands on to those that start from it or copy from it.
@@ -270,14 +300,14 @@ impl Executor<'_, '_> {
     }
 
     fn select_from_layers(&mut self, copy: &CopyStep<FoundImage>) -> Result<(Selection, i64), Failure> {
-        let mut end = match &copy.from {
+        let end = match &copy.from {
             CopyFrom::Stage(position) => self.ends[*position].clone(),
             CopyFrom::Image(found) => image_end(found),
             CopyFrom::Context => StageEnd::default(),
         };
         let chain = self.source_chain(&copy.from)?;
         if !self.sources.contains_key(&chain) {
-            let dirs = self.layer_dirs(&mut end)?;
+            let dirs = self.layer_dirs(&end)?;
             let workshop = self.opened()?;
             let mounted = ReadOnly::mount(&workshop.work, &dirs).map_err(StepError::Rootfs)?;
             self.sources.insert(chain, mounted);
@@ -330,7 +360,7 @@ impl Executor<'_, '_> {
     }
 
     /// The directories of a stage's layers, ready to be stacked.
-    fn layer_dirs(&self, end: &mut StageEnd) -> Result<Vec<LayerDir>, Failure> {
+    fn layer_dirs(&self, end: &StageEnd) -> Result<Vec<LayerDir>, Failure> {
         let workshop = self.opened()?;
         let place = workshop.place(self.store);
         // Layers from the store come first; those that this command has just made follow, unless one
@@ -339,15 +369,15 @@ impl Executor<'_, '_> {
         let mixed = end.layers[first_fresh..].iter().any(|l| l.fresh.is_none());
         let from_store = if mixed { end.layers.len() } else { first_fresh };
         let mut stored = Vec::new();
-        for layer in &mut end.layers[..from_store] {
+        for layer in &end.layers[..from_store] {
             let packed = layer.packed.wait().map_err(BuildError::Pack)?;
-            if let Some(fresh) = layer.fresh.take() {
-                keep(place, &fresh, packed.diff_id).map_err(BuildError::Store)?;
+            if let Some(fresh) = &layer.fresh {
+                Fresh::keep(fresh, place, packed.diff_id).map_err(BuildError::Store)?;
             }
             stored.push((packed.diff_id, packed.digest));
         }
         let mut dirs = unpack(place, &stored).map_err(StepError::Unpack)?;
-        dirs.extend(end.layers[from_store..].iter().filter_map(|l| l.fresh.clone()));
+        dirs.extend(end.layers[from_store..].iter().filter_map(|l| l.fresh.as_deref().map(Fresh::dir)));
         Ok(dirs)
     }
 
@@ -359,9 +389,7 @@ impl Executor<'_, '_> {
         task: TaskId,
         key: InstructionKey,
     ) -> Result<(), Failure> {
-        let mut end = self.ends[position].clone();
-        let dirs = self.layer_dirs(&mut end)?;
-        self.ends[position] = end;
+        let dirs = self.layer_dirs(&self.ends[position])?;
         let (selection, source_time) = match (&step.action, selection) {
             (Action::Copy(copy), None) => {
                 let (selection, time) = self.select_from_layers(copy)?;
@@ -431,7 +459,8 @@ impl Executor<'_, '_> {
         let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
         let end = &mut self.ends[position];
         end.time = time;
-        end.layers.push(Layer { packed, fresh: Some(frozen.layer), base: false, record: Some((key, time)) });
+        let fresh = Some(Fresh::new(frozen.layer));
+        end.layers.push(Layer { packed, fresh, base: false, record: Some((key, time)) });
         Ok(())
     }
 
@@ -440,7 +469,7 @@ impl Executor<'_, '_> {
         // Nothing may have them mounted by a path that is about to change.
         self.sources.clear();
         if let Some(mut cache) = self.stat_cache.take() {
-            cache.save()?;
+            cache.save(self.store)?;
         }
         let Some(workshop) = &self.workshop else { return Ok(()) };
         let place = workshop.place(self.store);
@@ -448,11 +477,8 @@ impl Executor<'_, '_> {
             let mut diff_ids = Vec::new();
             for layer in &mut end.layers {
                 let packed = layer.packed.wait()?;
-                if let Some(fresh) = layer.fresh.take() {
-                    // Stages that start from this one hold the same directory: the first moves it.
-                    if fresh.path.exists() {
-                        keep(place, &fresh, packed.diff_id)?;
-                    }
+                if let Some(fresh) = &layer.fresh {
+                    Fresh::keep(fresh, place, packed.diff_id)?;
                 }
                 if let Some((key, time)) = layer.record.take() {
                     let record = StepRecord { layer: packed.clone(), time };

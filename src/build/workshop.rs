@@ -33,8 +33,9 @@ pub enum WorkshopError {
     Store(#[from] StoreError),
 }
 
-/// How long a step may take to end after it was asked to.
-const GRACE: Duration = Duration::from_secs(3);
+/// How long a step may take to end after it was asked to. Most cannot hear it: the kernel passes the
+/// first process of a PID namespace only those signals that it has a handler for.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// An open workshop.
 #[derive(Debug)]

@@ -109,8 +109,8 @@ fn step_hint(e: &StepError) -> Option<String> {
                 .to_owned()
         }
         StepError::Run(RunError::Sandbox(_)) => {
-            "in a container, it must allow mounts in a user namespace, and /proc must not be masked (podman and \
-             docker: --security-opt unmask=ALL or --privileged)"
+            "in a container, it must allow mounts in a user namespace, and /proc must not be masked (podman: \
+             --security-opt unmask=ALL --security-opt seccomp=unconfined; docker: systempaths=unconfined for the first)"
                 .to_owned()
         }
         StepError::Rootfs(RootfsError::Mount { .. }) => {

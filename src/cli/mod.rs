@@ -134,7 +134,7 @@ pub fn main() -> u8 {
     match result {
         Ok(()) => 0,
         Err(Stop::Error(e)) => {
-            eprintln!("{}", e.render(progress::color_on_stderr()));
+            eprint!("{}", e.render(progress::color_on_stderr()));
             e.kind.exit_code()
         }
         // As a shell reports it.

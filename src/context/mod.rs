@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`directory`] | opens a build context, and reads its `.dockerignore` |
 //! | [`tree`] | a directory that may be copied from: the context, or the root of a stage or image |
-//! | [`select`] | source words → the files that they mean, with what `stat` says of each |
+//! | [`mod@select`] | source words → the files that they mean, with what `stat` says of each |
 //! | [`hash`] | a selection → the digest that a step's cache key is made of |
 //! | [`stat_cache`] | remembers hashes of files that did not change, in `cache/context/` |
 //!

@@ -21,7 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cooper_runtime::sys::fs::{Stat, Time};
 
 use crate::image::Digest;
-use crate::store::{Store, StoreError, replace_file};
+use crate::store::{Store, StoreError};
 
 const MAGIC: &[u8] = b"cooper-stat-1\n";
 /// What a record takes without its path.
@@ -96,13 +96,13 @@ impl StatCache {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&mut self) -> Result<(), StoreError> {
+    pub fn save(&mut self, store: &Store) -> Result<(), StoreError> {
         let Some(path) = self.path.clone().filter(|_| !self.fresh.is_empty()) else { return Ok(()) };
         let bytes = self.merged();
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(StoreError::io("cannot create", parent))?;
         }
-        replace_file(&path, &bytes)?;
+        store.replace(&path, &bytes)?;
         let (bytes, starts) = parse(bytes).unwrap_or_default();
         *self = StatCache {
             path: Some(path),

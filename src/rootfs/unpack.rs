@@ -157,7 +157,7 @@ pub fn keep(place: Place<'_>, layer: &LayerDir, diff_id: DiffId) -> Result<Layer
     let dir = place.store.layers_dir(place.tag);
     std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
     let path = place.store.layer_path(place.tag, diff_id);
-    save_owners(&path, &layer.owners)?;
+    save_owners(place.store, &path, &layer.owners)?;
     settle(&layer.path, &path).map_err(StoreError::io("cannot move a layer to", &path))?;
     Ok(LayerDir { path, owners: layer.owners.clone() })
 }
@@ -167,7 +167,7 @@ fn owners_path(layer: &Path) -> PathBuf {
 }
 
 /// Written before the layer appears under its name, so that no layer is ever seen without.
-fn save_owners(layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> {
+fn save_owners(store: &Store, layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> {
     if owners.is_empty() {
         return Ok(());
     }
@@ -175,7 +175,7 @@ fn save_owners(layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> 
     let list: Vec<_> = owners.iter().collect();
     let text = serde_json::to_vec(&list)
         .map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
-    crate::store::replace_file(&path, &text)
+    store.replace(&path, &text)
 }
 
 fn unpack_one(
@@ -225,7 +225,7 @@ fn unpack_into(
     if applied.opaque_root {
         fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
     }
-    save_owners(target, &applied.owners)?;
+    save_owners(place.store, target, &applied.owners)?;
     settle(dir, target).map_err(io_error)
 }
 

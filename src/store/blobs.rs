@@ -115,7 +115,7 @@ impl Store {
             // In `work/` and not beside the target: readers of the layout may list `blobs/`.
             let work = self.root.join("work");
             let mut file = tempfile::Builder::new()
-                .prefix(".document-")
+                .prefix(super::TEMPORARY)
                 .tempfile_in(&work)
                 .map_err(StoreError::io("cannot write in", &work))?;
             file.write_all(bytes).map_err(StoreError::io("cannot write", &path))?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Store, StoreError, replace_file};
+use super::{Store, StoreError};
 
 impl Store {
     /// Reads a cached record; one that is not there or does not parse (an older program's, or torn by
@@ -26,7 +26,7 @@ impl Store {
         }
         let text = serde_json::to_vec(record)
             .map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
-        replace_file(&path, &text)
+        self.replace(&path, &text)
     }
 
     /// Where a record lies.

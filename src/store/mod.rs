@@ -118,6 +118,16 @@ impl Store {
     }
 }
 
+/// How files begin that are being written. One that was left behind is swept after an hour.
+const TEMPORARY: &str = ".tmp-";
+
+impl Store {
+    /// Replaces a file of the store.
+    pub fn replace(&self, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+        replace_file(&self.root.join("work"), path, content)
+    }
+}
+
 /// Lays out an empty store; `version` comes last, so that one half made is made again.
 fn create(root: &Path) -> Result<(), StoreError> {
     let known = ["oci-layout", "index.json", "index.lock", "blobs", "layers", "cache", "work", "lock"];
@@ -152,16 +162,18 @@ fn create(root: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(StoreError::io("cannot create", &index)(e)),
     }
-    replace_file(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    replace_file(&root.join("version"), format!("{FORMAT}\n").as_bytes())
+    let work = root.join("work");
+    replace_file(&work, &root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    replace_file(&work, &root.join("version"), format!("{FORMAT}\n").as_bytes())
 }
 
-/// Writes a file so that readers see the old or the new content and nothing between.
-pub fn replace_file(path: &Path, content: &[u8]) -> Result<(), StoreError> {
+/// Writes a file so that readers see the old or the new content and nothing between. Until it is
+/// whole it lies in `temporary`, a directory on the same file system.
+pub fn replace_file(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
     use io::Write;
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = temporary;
     let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(TEMPORARY)
         .tempfile_in(dir)
         .map_err(StoreError::io("cannot write in", dir))?;
     temporary.write_all(content).map_err(StoreError::io("cannot write", path))?;

@@ -24,8 +24,14 @@ pub fn read_index(layout: &Path) -> Result<ImageIndex, StoreError> {
 }
 
 /// Writes `descriptor` under `name` into the `index.json` of a layout directory, in place of what the
-/// name led to. Without a name it replaces an unnamed entry with the same digest.
-pub fn put_in_index(layout: &Path, name: Option<&str>, mut descriptor: Descriptor) -> Result<(), StoreError> {
+/// name led to. Without a name it replaces an unnamed entry with the same digest. The new file is written in
+/// `temporary` first, a directory on the same file system.
+pub fn put_in_index(
+    layout: &Path,
+    temporary: &Path,
+    name: Option<&str>,
+    mut descriptor: Descriptor,
+) -> Result<(), StoreError> {
     let mut index = read_index(layout)?;
     let mut annotations: HashMap<String, String> = descriptor.annotations().clone().unwrap_or_default();
     annotations.remove(REF_NAME);
@@ -44,7 +50,7 @@ pub fn put_in_index(layout: &Path, name: Option<&str>, mut descriptor: Descripto
     index.set_manifests(manifests);
     let text = serde_json::to_vec(&index)
         .map_err(|e| StoreError::Damaged { path: layout.join("index.json"), reason: e.to_string() })?;
-    replace_file(&layout.join("index.json"), &text)
+    replace_file(temporary, &layout.join("index.json"), &text)
 }
 
 /// The name a descriptor carries.
@@ -68,7 +74,7 @@ impl Store {
         let path = self.root.join("index.lock");
         let lock = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
         lock.lock().map_err(StoreError::io("cannot lock", &path))?;
-        put_in_index(&self.root, Some(name), descriptor.clone())
+        put_in_index(&self.root, &self.root.join("work"), Some(name), descriptor.clone())
     }
 }
 

@@ -75,6 +75,14 @@ impl Store {
                 if name == ".lock" {
                     continue;
                 }
+                if name.to_string_lossy().starts_with(super::TEMPORARY) {
+                    // Written in an instant, without a lock to tell that its writer is dead.
+                    let age = entry.metadata().ok().and_then(|m| m.modified().ok()?.elapsed().ok());
+                    if age.is_some_and(|age| age.as_secs() > 3600) {
+                        dead.push(name);
+                    }
+                    continue;
+                }
                 match File::open(entry.path().join("lock")).map(|f| f.try_lock()) {
                     Ok(Err(TryLockError::WouldBlock)) => continue,
                     _ => dead.push(name),

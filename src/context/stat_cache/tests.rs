@@ -30,7 +30,7 @@ fn hashes_come_back_while_nothing_of_the_file_changes() {
     assert_eq!(cache.get(b"f", &known), None);
     cache.remember(b"f", &known, HASH, later(known.ctime, 3_000_000_000));
     cache.remember(b"a", &known, [1; 32], later(known.ctime, 3_000_000_000));
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     for cache in [&mut cache, &mut StatCache::load(&store, dir.path())] {
         assert_eq!(cache.get(b"f", &known), Some(HASH));
         assert_eq!(cache.get(b"a", &known), Some([1; 32]));
@@ -58,7 +58,7 @@ fn a_damaged_file_is_no_cache() {
     let known = stat(&path);
     let mut cache = StatCache::load(&store, dir.path());
     cache.remember(b"f", &known, HASH, later(known.ctime, 3_000_000_000));
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     let file = cache.path.clone().unwrap();
     let good = fs::read(&file).unwrap();
     for at in 0..good.len() {
@@ -79,17 +79,17 @@ fn it_is_written_only_when_something_was_learned_and_forgets_the_unused() {
     let known = stat(&dir.path().join("f"));
     let when = later(known.ctime, 3_000_000_000);
     let mut cache = StatCache::load(&store, dir.path());
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     let file = cache.path.clone().unwrap();
     assert!(!file.exists());
     cache.remember(b"unused", &known, HASH, when);
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     for round in 0..=OLDEST {
         let mut cache = StatCache::load(&store, dir.path());
         let there = cache.position(b"unused").is_some();
         assert_eq!(there, round < OLDEST, "round {round}");
         cache.remember(format!("new {round}").as_bytes(), &known, HASH, when);
-        cache.save().unwrap();
+        cache.save(&store).unwrap();
     }
 }
 
@@ -146,12 +146,12 @@ fn an_unchanged_file_is_not_read_again() {
         |cache: &mut StatCache| select(context.tree(), &["f"], b"/x").unwrap().digest(cache).unwrap();
     let mut cache = StatCache::load(&store, context.path());
     let honest = digest(&mut cache);
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     assert_eq!(digest(&mut StatCache::load(&store, context.path())), honest);
     // A wrong hash in the cache is believed, which shows that it is the cache that answered.
     let mut cache = StatCache::load(&store, context.path());
     let known = stat(&dir.path().join("f"));
     cache.remember(b"f", &known, HASH, clock());
-    cache.save().unwrap();
+    cache.save(&store).unwrap();
     assert_ne!(digest(&mut StatCache::load(&store, context.path())), honest);
 }

@@ -47,7 +47,7 @@ pub fn write_layout(
             writing.place(&store.blob_path(digest), &unfinished, &target, size)?;
         }
     }
-    put_in_index(dir, tag, manifest.clone())?;
+    put_in_index(dir, dir, tag, manifest.clone())?;
     writing.added.clear();
     Ok(())
 }
