@@ -40,6 +40,32 @@ fn what_is_the_same_stays_out() {
 }
 
 #[test]
+fn what_was_deleted_stays_deleted_however_deep() {
+    let lab = Lab::with_busybox();
+    let said = lab.build_out(
+        "FROM busybox
+         RUN mkdir -p /d/sub/deep /a/b/c && touch /d/sub/old /d/sub/deep/old2 /a/b/c/f
+         RUN rm -rf /d && mkdir -p /d/sub/deep && touch /d/sub/new && mv /a /a2 && mkdir -p /a/b
+         RUN find /d /a -type f | sed 's/^/LEFT /'",
+    );
+    let left: Vec<&str> = said.output().into_iter().filter(|l| l.starts_with("LEFT")).collect();
+    assert_eq!(left, ["LEFT /d/sub/new"]);
+}
+
+#[test]
+fn a_step_cannot_leave_marks_in_layers_that_others_share() {
+    let lab = Lab::with_debian();
+    std::fs::copy("/usr/bin/setfattr", lab.dir.join("ctx/setfattr")).unwrap();
+    lab.containerfile(
+        "FROM debian\nCOPY setfattr /usr/local/bin/\nRUN setfattr -n user.cooper.opaque-root -v 1 / \\
+          ; setfattr -n user.cooper.root -v 1 /usr; true\n",
+    );
+    lab.build(&["--no-cache"]).succeeds();
+    lab.containerfile("FROM debian\nCOPY setfattr /usr/local/bin/\nRUN true\nRUN echo still here\n");
+    lab.build(&[]).succeeds().prints("still here");
+}
+
+#[test]
 fn metadata_alone_is_a_change() {
     let lab = Lab::with_busybox();
     lab.build_out(

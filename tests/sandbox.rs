@@ -110,6 +110,21 @@ fn images_that_redirect_mounts_are_refused() {
 }
 
 #[test]
+fn no_descriptor_of_the_builder_can_be_walked_through() {
+    let lab = Lab::with_busybox();
+    lab.file("f", "");
+    for n in 3..16 {
+        lab.containerfile(&format!(
+            "FROM busybox\nCOPY f /f\nWORKDIR /proc/self/fd/{n}\nRUN ls -d ../ctx; ls /f\n"
+        ));
+        let said = lab.build(&[]);
+        said.fails(1).says("the working directory");
+        lab.containerfile(&format!("FROM busybox\nCOPY f /f\nRUN [\"/proc/self/fd/{n}/f\"]\n"));
+        lab.build(&[]).fails(1).says("cannot execute");
+    }
+}
+
+#[test]
 fn environment_and_user_are_the_steps_own() {
     let lab = Lab::with_busybox();
     lab.containerfile(

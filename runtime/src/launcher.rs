@@ -50,8 +50,11 @@ impl Launcher {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         let (_, process) = process::fork(|| {
-            // The copy must not hold the builder's end open, or it would never see it closed.
-            let _ = nix::unistd::close(ours.as_raw_fd());
+            // Not the builder's end, or the copy would never see it closed; and nothing else that the
+            // builder has open: a step could come upon it in /proc/self/fd (CVE-2024-21626).
+            if process::close_all_but(&[theirs.as_raw_fd()]).is_err() {
+                return 1;
+            }
             serve(&theirs)
         })?;
         Ok(Launcher { socket: Mutex::new(Some(ours)), process })
@@ -134,10 +137,7 @@ fn serve(socket: &OwnedFd) -> i32 {
     loop {
         match receive_request(socket) {
             Ok(Some((step_socket, stdio))) => {
-                let started = process::fork(|| {
-                    let _ = nix::unistd::close(socket.as_raw_fd());
-                    supervisor::supervise(step_socket, stdio)
-                });
+                let started = process::fork(|| supervisor::supervise(step_socket, stdio));
                 // A failed fork closes the step's socket here, and the builder sees that.
                 drop(started);
                 reap();

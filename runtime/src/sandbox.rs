@@ -90,10 +90,22 @@ fn prepare(step: &Step) -> Result<(), SetupFailure> {
     // Cleared by the kernel when ids change.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
         .during(Part::Sandbox, "asking to die with the builder")?;
-    std::env::set_current_dir(Path::new(&step.cwd))
+    process::leave_session_keyring();
+    enter_cwd(&step.cwd)
         .during(Part::WorkingDirectory, &format!("entering the working directory {}", step.cwd))?;
-    process::close_on_exec_from(3).during(Part::Sandbox, "closing descriptors")?;
     process::reset_signals().during(Part::Sandbox, "resetting signals")
+}
+
+/// Enters the working directory. By now the only descriptors are the standard streams and the pipe
+/// that reports failures, so that no link in `/proc/self/fd` leads anywhere; that the directory lies
+/// inside the root is checked all the same.
+fn enter_cwd(cwd: &str) -> io::Result<()> {
+    std::env::set_current_dir(Path::new(cwd))?;
+    // The kernel says "(unreachable)" of a directory outside the root.
+    match std::env::current_dir() {
+        Ok(here) if here.is_absolute() => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EXDEV)),
+    }
 }
 
 fn mount_all(step: &Step, root: BorrowedFd<'_>) -> Result<(), SetupFailure> {

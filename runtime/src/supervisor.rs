@@ -6,7 +6,7 @@
 //! length and an [`Outcome`] as JSON. A closed socket means that the builder has died.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -26,6 +26,10 @@ pub(crate) struct Stdio {
 pub(crate) fn supervise(mut socket: UnixStream, stdio: Stdio) -> i32 {
     // Ctrl-C goes to a terminal's whole foreground group, but what it means here the builder decides.
     let _ = nix::unistd::setsid();
+    let streams = [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(|fd| fd.as_raw_fd());
+    if process::close_all_but(&[&streams[..], &[socket.as_raw_fd()]].concat()).is_err() {
+        return 1;
+    }
     let Ok(step) = receive::<Step>(&mut socket) else { return 1 };
     let outcome = match run(&step, &socket, stdio) {
         Ok(outcome) => outcome,
@@ -46,6 +50,9 @@ fn run(step: &Step, socket: &UnixStream, stdio: Stdio) -> io::Result<Outcome> {
             if process::install_stdio(fd, number).is_err() {
                 return 1;
             }
+        }
+        if process::close_all_but(&[failed_write.as_raw_fd()]).is_err() {
+            return 1;
         }
         let failure = sandbox::become_step(step);
         let _ = failed_write.write_all(&serde_json::to_vec(&failure).unwrap_or_default());

@@ -226,7 +226,8 @@ impl Executor<'_, '_> {
             Action::Run(run) => key::run(run, &times),
             Action::Workdir { path, user } => key::workdir(path, user, &times),
             Action::Copy(copy) => {
-                let mut description = Description::of("copy");
+                // ADD does with archives what COPY does not.
+                let mut description = Description::of(if copy.add { "add" } else { "copy" });
                 description
                     .text(&copy.dest)
                     .option(copy.chown.as_ref().map(|(v, _)| v.as_str()))
@@ -401,10 +402,7 @@ impl Executor<'_, '_> {
             }
         };
         let time = self.ends[position].time.max(source_time);
-        let clamp = match self.options.epoch {
-            Some(epoch) => Clamp::Newest(epoch),
-            None => Clamp::Since { from: now_coarse(), to: time },
-        };
+        let from = now_coarse();
         let workshop = self.opened()?;
         let records = workshop.records();
         let mut rootfs = Overlay::mount(&workshop.work, &dirs, records).map_err(StepError::Rootfs)?;
@@ -449,6 +447,11 @@ impl Executor<'_, '_> {
             }
             .into());
         }
+        let clamp = match self.options.epoch {
+            Some(epoch) => Clamp::Newest(epoch),
+            // Half a second into the next one: the same clock, the other way round.
+            None => Clamp::Between { from, until: now_coarse() + 1, to: time },
+        };
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
         let Some(packer) = &self.packer else {
             return Err(self.opened().err().map_or_else(

@@ -42,7 +42,10 @@ pub enum FindError {
         name: String,
     },
     /// The store has the name, but not all of the image.
-    #[error("{name} is in the store, but its manifest {digest} is not for {platform} or is damaged")]
+    #[error(
+        "{name} is in the store, but the image {digest} is not for {platform} or parts of it are missing; import or \
+         build it again, or take a registry's with --pull"
+    )]
     Unusable {
         /// The image.
         name: String,
@@ -182,10 +185,10 @@ impl<'a> Finder<'a> {
             Some(image) if image.layers.iter().all(|l| self.store.blob_size(&l.digest) == Some(l.size)) => {
                 Ok(Some(FoundImage { image, remote: None }))
             }
-            // Its layers can still be had from where it came from.
-            Some(_) => Ok(None),
-            None if reference.digest.is_some() => Ok(None),
-            None => Err(FindError::Unusable {
+            // A digest means the same everywhere; what is missing can be had from the registry. A name
+            // does not: whatever a registry has under it may be another image.
+            _ if reference.digest.is_some() => Ok(None),
+            _ => Err(FindError::Unusable {
                 name: name.to_string(),
                 digest: digest.to_string(),
                 platform: self.platform.clone(),

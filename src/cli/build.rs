@@ -95,8 +95,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         progress.event(Event::Note { text: summary(&request, built, began) });
     }
     progress.finish();
-    println!("{}", result?.digest);
-    Ok(())
+    Ok(super::print_result(result?.digest)?)
 }
 
 fn carry_out(
@@ -240,6 +239,7 @@ fn read_containerfile(arguments: &Arguments) -> Result<(Source, Option<PathBuf>)
     if arguments.file.as_deref() == Some(Path::new("-")) {
         let mut bytes = Vec::new();
         std::io::stdin()
+            .take(CONTAINERFILE_LIMIT)
             .read_to_end(&mut bytes)
             .map_err(|e| CliError::io("cannot read", Path::new("standard input"), &e))?;
         return Ok((utf8("standard input", bytes)?, None));
@@ -249,7 +249,7 @@ fn read_containerfile(arguments: &Arguments) -> Result<(Source, Option<PathBuf>)
         None => ["Containerfile", "Dockerfile"].iter().map(|n| arguments.context.join(n)).collect(),
     };
     for path in &candidates {
-        match std::fs::read(path) {
+        match read_capped(path) {
             Ok(bytes) => return Ok((utf8(&path.display().to_string(), bytes)?, Some(path.clone()))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && arguments.file.is_none() => {}
             Err(e) => return Err(CliError::io("cannot read", path, &e)),
@@ -257,6 +257,18 @@ fn read_containerfile(arguments: &Arguments) -> Result<(Source, Option<PathBuf>)
     }
     let message = format!("{} has neither Containerfile nor Dockerfile", arguments.context.display());
     Err(CliError::usage(message).with_hint("name the file with -f FILE"))
+}
+
+/// No honest Containerfile is larger.
+const CONTAINERFILE_LIMIT: u64 = 8 << 20;
+
+fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(CONTAINERFILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > CONTAINERFILE_LIMIT {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 8 MiB"));
+    }
+    Ok(bytes)
 }
 
 fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String>, CliError> {

@@ -78,8 +78,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let built =
         assemble(&store, &stage, vec![layer], Some(epoch), true).map_err(|e| general(&e, store.root()))?;
     store.set_name(&name.to_string(), &built.manifest).map_err(|e| failure::store(&e))?;
-    println!("{}", built.digest);
-    Ok(())
+    Ok(super::print_result(built.digest)?)
 }
 
 /// The configuration that the changes make of an empty one.

@@ -209,6 +209,19 @@ impl Global {
     }
 }
 
+/// Prints what a command has made on standard output.
+fn print_result(digest: crate::image::Digest) -> Result<(), CliError> {
+    use std::io::Write;
+    match writeln!(std::io::stdout(), "{digest}") {
+        // Whoever reads it has had enough; the work is done.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(e) => {
+            Err(CliError::io("cannot write the digest to", std::path::Path::new("standard output"), &e))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Flags of Docker's builder that users will try, and what there is instead.
 const KNOWN_ELSEWHERE: [(&str, &str); 22] = [
     ("--platform", "images are built for the platform of this machine"),

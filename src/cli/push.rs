@@ -43,8 +43,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let progress = progress::start(global.progress);
     let pushed = push_one(&Client::new(registries), &store, &manifest, &dest, &*progress);
     progress.finish();
-    println!("{}", pushed?);
-    Ok(())
+    Ok(super::print_result(pushed?)?)
 }
 
 /// Pushes an image under one name; gives its digest.

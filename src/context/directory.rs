@@ -144,8 +144,21 @@ fn read_inside(
     name: &[u8],
     path: &Path,
 ) -> Result<Option<Vec<u8>>, ContextError> {
-    in_root::read_file(root, name, IGNORE_FILE_LIMIT)
-        .map_err(|source| ContextError::ReadIgnore { path: path.to_owned(), source })
+    let unreadable = |source| ContextError::ReadIgnore { path: path.to_owned(), source };
+    if let Some(text) = in_root::read_file(root, name, IGNORE_FILE_LIMIT).map_err(unreadable)? {
+        return Ok(Some(text));
+    }
+    // Only what is truly missing means that there are no rules: a directory, or a link that leads out
+    // of the context, would otherwise let everything into the image that it was meant to keep out.
+    match in_root::find(root, name, in_root::Walk { follow_last: false, make_dir: None }) {
+        Ok(place) if place.stat.is_some() => Err(unreadable(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file inside the context",
+        ))),
+        Ok(_) => Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(unreadable(e)),
+    }
 }
 
 /// The ignore file beside a Containerfile. One inside the context is treated as the rest of the context;
@@ -240,7 +253,12 @@ mod tests {
         let (context, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(other.path().join("secret"), "x").unwrap();
         symlink(other.path().join("secret"), context.path().join(".dockerignore")).unwrap();
-        assert!(IgnoreRules::read(context.path(), None).unwrap().patterns().is_empty());
+        let error = IgnoreRules::read(context.path(), None).unwrap_err();
+        assert!(matches!(error, ContextError::ReadIgnore { .. }), "{error}");
+        fs::remove_file(context.path().join(".dockerignore")).unwrap();
+        fs::write(context.path().join("real"), "x").unwrap();
+        symlink("/real", context.path().join(".dockerignore")).unwrap();
+        assert!(IgnoreRules::read(context.path(), None).unwrap().patterns().matches(b"x"));
     }
 
     #[test]

@@ -61,7 +61,15 @@ pub(super) fn words(
             // Taken as it stands: BuildKit expands no variables here either.
             "from" => words.from = flag.value.as_ref().map(|w| (w.node.clone(), w.span)),
             "chown" => words.chown = Some(value(flag)?),
-            "chmod" => words.chmod = Some(value(flag)?),
+            "chmod" => {
+                let (mode, span) = value(flag)?;
+                let octal = (1..=5).contains(&mode.len()) && mode.bytes().all(|b| (b'0'..=b'7').contains(&b));
+                if !octal {
+                    let message = format!("--chmod `{mode}`: modes other than octal ones are not there yet");
+                    return Err(fail(span, message, "write an octal mode such as 755"));
+                }
+                words.chmod = Some((mode, span));
+            }
             other => {
                 let message = format!("{keyword} --{other} is not there yet in this version of cooper");
                 let help = match other {

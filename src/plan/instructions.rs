@@ -228,8 +228,12 @@ fn is_signal(text: &str) -> bool {
     }
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time =
-        |prefix| name.strip_prefix(prefix).is_some_and(|n| n.is_empty() || n[1..].parse::<u32>().is_ok());
+    let real_time = |prefix| {
+        name.strip_prefix(prefix).is_some_and(|rest| match rest.strip_prefix(['+', '-']) {
+            Some(offset) => offset.parse::<u32>().is_ok(),
+            None => rest.is_empty(),
+        })
+    };
     const NAMES: [&str; 33] = [
         "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
         "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
@@ -350,7 +354,7 @@ mod tests {
         for good in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-1", "SIGXFSZ"] {
             assert!(is_signal(good), "{good}");
         }
-        for bad in ["", "0", "65", "SIGNOPE", "SIGRTMIN+x"] {
+        for bad in ["", "0", "65", "SIGNOPE", "SIGRTMIN+x", "SIGRTMINé", "RTMINx3", "RTMIN3"] {
             assert!(!is_signal(bad), "{bad}");
         }
     }

@@ -24,6 +24,10 @@ pub const PROXY_ARGS: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Longest text that a word may expand to. A variable that doubles itself line by line would otherwise
+/// fill any memory; the kernel passes programs no more than a fraction of this.
+const VALUE_LIMIT: usize = 1 << 20;
+
 /// Variables in order of first setting; a later value takes the place of the earlier one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Variables(Vec<(String, String)>);
@@ -60,7 +64,13 @@ impl Variables {
     /// Expands a word.
     pub fn expand(&self, escape: char, word: &Word) -> Result<String, ParseError> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
-        Expander { escape, lookup: &lookup }.expand(word)
+        let text = Expander { escape, lookup: &lookup }.expand(word)?;
+        if text.len() > VALUE_LIMIT {
+            let message =
+                format!("this expands to {} bytes, more than the {VALUE_LIMIT} that are allowed", text.len());
+            return Err(ParseError::new(message, word.span));
+        }
+        Ok(text)
     }
 
     /// Expands a word that may become several.

@@ -19,7 +19,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::lower::{self, MergedDir};
 use super::{Clamp, LayerDir, RecordedOwners};
-use crate::layer::apply::{OPAQUE_XATTR, ROOT_XATTR};
+use crate::layer::apply::ROOT_XATTR;
 use crate::layer::entry::{Entry, EntryKind, kept_xattr, normalise_xattr};
 
 /// Freezes `upper` over `parents` (lowest first) and gives the layer's entries, sorted by path.
@@ -59,6 +59,7 @@ impl Freezer<'_> {
     /// The root directory is in the layer only when its mode or owner has changed: its time changes
     /// with everything below it, and Docker's layers do not speak of it at all.
     fn root(&mut self, upper: BorrowedFd<'_>, parent: &MergedDir) -> io::Result<()> {
+        strip(upper, OsStr::new("."))?;
         let stat = fs::stat(upper)?;
         let mut entry = self.entry(upper, OsStr::new("."), &stat, Vec::new())?;
         let before = parent.root_attributes()?;
@@ -84,7 +85,7 @@ impl Freezer<'_> {
         let mut left = false;
         let names = fs::list(dir)?;
         if opaque && let Some(parent) = parent {
-            // The mark said that all names of the parent are gone; say it of each.
+            // All names of the parent are gone; say it of each.
             let present: std::collections::HashSet<&OsStr> =
                 names.iter().map(|e| e.name.as_os_str()).collect();
             for name in parent.names()? {
@@ -96,18 +97,21 @@ impl Freezer<'_> {
             }
         }
         for entry in names {
-            left |= self.name(dir, parent, &entry.name, join(path, &entry.name))?;
+            left |= self.name(dir, parent, &entry.name, join(path, &entry.name), opaque)?;
         }
         Ok(left)
     }
 
-    /// Freezes one name; says whether it is in the layer.
+    /// Freezes one name; says whether it is in the layer. `opaque` says that the directory it is in
+    /// hides what the parent has there: the kernel marks only the topmost such directory, and those in
+    /// it are opaque without a mark.
     fn name(
         &mut self,
         dir: BorrowedFd<'_>,
         parent: Option<&MergedDir>,
         name: &OsStr,
         path: Vec<u8>,
+        opaque: bool,
     ) -> io::Result<bool> {
         let stat = fs::stat_at(dir, name)?;
         let found = match parent {
@@ -131,7 +135,7 @@ impl Freezer<'_> {
             }
             return Ok(found.is_some());
         }
-        let copied_up = found.as_ref().is_some_and(|f| f.stat.kind == stat.kind);
+        let copied_up = !opaque && found.as_ref().is_some_and(|f| f.stat.kind == stat.kind);
         let mut entry = self.entry(dir, name, &stat, path)?;
         if self.records
             && copied_up
@@ -160,10 +164,7 @@ impl Freezer<'_> {
         }
 
         let inner = fs::open_dir_at(dir, name)?;
-        let opaque = lower::is_opaque(dir, name)?;
-        if opaque {
-            fs::remove_xattr_at(dir, name, OsStr::new(OPAQUE_XATTR))?;
-        }
+        let opaque = opaque || lower::is_opaque(dir, name)?;
         let below = match (&found, parent) {
             (Some(found), Some(parent)) if found.stat.kind == FileKind::Directory => {
                 Some(parent.open(name, found)?)
@@ -180,6 +181,7 @@ impl Freezer<'_> {
             fs::remove_dir_at(dir, name)?;
             return Ok(false);
         }
+        strip(dir, name)?;
         // Taking names away, or marking them as gone, has touched the directory.
         fs::set_mtime_at(dir, name, final_time)?;
         Ok(true)
@@ -206,6 +208,7 @@ impl Freezer<'_> {
             fs::unlink_at(dir, name)?;
             return Ok(false);
         }
+        strip(dir, name)?;
         if time != stat.mtime {
             fs::set_mtime_at(dir, name, time)?;
         }
@@ -265,6 +268,19 @@ pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec
         .collect();
     let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
     Ok(Entry { path, kind, mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime.sec, xattrs })
+}
+
+/// Takes away the attributes that are bookkeeping: the kernel's, which would mean something else in
+/// another stack, and those named like ours, which a step may have set. No layer speaks of either, so
+/// two layers with one diff ID could differ in them.
+fn strip(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    for attr in fs::xattr_names_at(dir, name)? {
+        let bytes = attr.as_bytes();
+        if bytes.starts_with(b"user.overlay.") || bytes.starts_with(b"user.cooper.") {
+            fs::remove_xattr_at(dir, name, &attr)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the upper directory's name was copied up by the kernel, which notes where from, and not

@@ -46,12 +46,14 @@ pub struct Frozen {
 /// Which modification times a step's files get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clamp {
-    /// What was modified since `from` (seconds) gets the time `to`; other times are left as they are.
-    /// So files that a step makes do not tell when it ran.
-    Since {
-        /// Start of the step.
+    /// What was modified while the step ran gets the time `to`; other times, past and future, are left
+    /// as they are. So files that a step makes do not tell when it ran.
+    Between {
+        /// Start of the step, seconds since 1970.
         from: i64,
-        /// Seconds since 1970.
+        /// Its end.
+        until: i64,
+        /// What such files get.
         to: i64,
     },
     /// What is newer than this is set to it: `SOURCE_DATE_EPOCH`.
@@ -62,9 +64,9 @@ impl Clamp {
     /// The time that a file modified at `mtime` gets.
     pub fn apply(self, mtime: i64) -> i64 {
         match self {
-            Clamp::Since { from, to } if mtime >= from => to,
+            Clamp::Between { from, until, to } if (from..=until).contains(&mtime) => to,
             Clamp::Newest(limit) => mtime.min(limit),
-            Clamp::Since { .. } => mtime,
+            Clamp::Between { .. } => mtime,
         }
     }
 }

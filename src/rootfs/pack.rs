@@ -86,13 +86,25 @@ pub fn finish(store: &Store, layer: StoreWriter, compression: Compression) -> Re
     let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     let digest = Digest::from_bytes(digests.digest);
     store.commit_blob(blob, &digest)?;
+    let diff_id = DiffId(Digest::from_bytes(digests.diff_id));
+    remember_diff_id(store, &digest, diff_id)?;
     Ok(PackedLayer {
-        diff_id: DiffId(Digest::from_bytes(digests.diff_id)),
+        diff_id,
         digest,
         size: digests.size,
         media_type: compression.media_type().to_owned(),
         compression: compression.to_string(),
     })
+}
+
+/// What a blob of the store was found to unpack to.
+pub fn known_diff_id(store: &Store, digest: &Digest) -> Option<DiffId> {
+    store.cached(&format!("diff-ids/{}", digest.hex()))
+}
+
+/// Remembers it.
+pub fn remember_diff_id(store: &Store, digest: &Digest, diff_id: DiffId) -> Result<(), StoreError> {
+    store.remember(&format!("diff-ids/{}", digest.hex()), &diff_id)
 }
 
 /// Makes a blob of another compression from one that is in the store.

@@ -19,10 +19,11 @@ use cooper_runtime::sys::fs;
 
 use super::freeze::describe;
 use super::lower::MergedDir;
+use super::pack;
 use super::{LayerDir, RecordedOwners};
 use crate::image::{ChainId, DiffId, Digest, Hasher};
 use crate::layer::apply::{Applied, ApplyError, ApplyOptions, Owners, ParentTree, apply};
-use crate::layer::decompress::decompressor;
+use crate::layer::decompress::{Limited, decompressor};
 use crate::layer::entry::Entry;
 use crate::store::layers::{MapTag, settle};
 use crate::store::{Store, StoreError, WorkDir};
@@ -91,6 +92,9 @@ pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<Layer
             while let Some((diff_id, digest)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let path = place.store.layer_path(place.tag, *diff_id);
                 if path.is_dir() {
+                    if let Err(e) = verify(place.store, *diff_id, *digest) {
+                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                    }
                     continue;
                 }
                 match unpack_one(place, *diff_id, *digest, &path, None) {
@@ -112,6 +116,40 @@ pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<Layer
         return Err(error);
     }
     chain(place, layers)
+}
+
+/// Makes sure that a blob is the layer that an image's configuration says it is, where the layer is there
+/// already from another blob. What was found out once is remembered.
+fn verify(store: &Store, diff_id: DiffId, digest: Digest) -> Result<(), UnpackError> {
+    if pack::known_diff_id(store, &digest) == Some(diff_id) {
+        return Ok(());
+    }
+    let io_error = |source| UnpackError::Io { digest, source };
+    let mut tar = open_tar(store, digest)?;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0u8; 128 * 1024];
+    loop {
+        match tar.read(&mut buffer).map_err(io_error)? {
+            0 => break,
+            got => hasher.update(&buffer[..got]),
+        }
+    }
+    let found = hasher.finish();
+    if found != diff_id.0 {
+        return Err(UnpackError::DiffId { digest, expected: diff_id, found });
+    }
+    Ok(pack::remember_diff_id(store, &digest, diff_id)?)
+}
+
+/// A blob's tar. A small blob can stand for one that fills every disk, so there is a bound: generous, since
+/// real layers hold sparse files that compress a thousandfold.
+fn open_tar(store: &Store, digest: Digest) -> Result<impl Read, UnpackError> {
+    const ALWAYS: u64 = 16 << 30;
+    const RATIO: u64 = 64;
+    let size = store.blob_size(&digest).unwrap_or(0);
+    let blob = store.open_blob(&digest)?;
+    let tar = decompressor(blob).map_err(|source| UnpackError::Io { digest, source })?;
+    Ok(Limited::new(tar, ALWAYS.saturating_add(size.saturating_mul(RATIO))))
 }
 
 /// The directories of layers that are all unpacked but for those that need their parents.
@@ -209,8 +247,7 @@ fn unpack_into(
     let io_error = |source| UnpackError::Io { digest, source };
     let view = parents.map(|layers| Below { root: layers });
     let dest = fs::open_dir(dir).map_err(io_error)?;
-    let blob = place.store.open_blob(&digest)?;
-    let mut hashed = Hashed { inner: decompressor(blob).map_err(io_error)?, hasher: Hasher::new() };
+    let mut hashed = Hashed { inner: open_tar(place.store, digest)?, hasher: Hasher::new() };
     let options = ApplyOptions {
         owners: if place.records { Owners::Record } else { Owners::Make },
         parents: view.as_ref().map(|v| v as &dyn ParentTree),
@@ -222,6 +259,7 @@ fn unpack_into(
     if found != diff_id.0 {
         return Err(UnpackError::DiffId { digest, expected: diff_id, found });
     }
+    pack::remember_diff_id(place.store, &digest, diff_id)?;
     if applied.opaque_root {
         fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
     }

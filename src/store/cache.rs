@@ -2,7 +2,9 @@
 //!
 //! `steps/<instruction>/<key>` holds the layer that a step made, as JSON; the two-level name lets a
 //! build know that an instruction was never run at all without knowing on what it would run.
-//! `layers/<diff ID>` lists the blobs that hold a layer, by compression.
+//! `layers/<diff ID>/<compression>` tells of a blob that holds a layer in another compression,
+//! `diff-ids/<digest>` what a blob unpacks to, `images/…` when an image was first made, and `context/…`
+//! the hashes of a build context's files.
 
 use std::fs;
 use std::path::PathBuf;

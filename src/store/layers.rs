@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+use cooper_runtime::sys::fs as sysfs;
+
 use super::Store;
 use crate::image::{ChainId, DiffId, Digest};
 
@@ -44,8 +46,13 @@ impl Store {
 /// # Errors
 /// What `rename(2)` says, other than that the place is taken.
 pub fn settle(from: &Path, to: &Path) -> std::io::Result<()> {
-    match std::fs::rename(from, to) {
-        Err(e) if to.is_dir() && matches!(e.raw_os_error(), Some(17 | 39)) => Ok(()),
+    let (Some(from_dir), Some(from_name)) = (from.parent(), from.file_name()) else { return Ok(()) };
+    let (Some(to_dir), Some(to_name)) = (to.parent(), to.file_name()) else { return Ok(()) };
+    let (from_dir, to_dir) = (sysfs::open_dir(from_dir)?, sysfs::open_dir(to_dir)?);
+    // Never onto what is there: a plain rename would replace an empty directory, which the layer
+    // without any change is.
+    match sysfs::rename_new_at(&from_dir, from_name, &to_dir, to_name) {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
 }

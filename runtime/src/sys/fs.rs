@@ -357,6 +357,15 @@ pub fn xattrs_at(dir: impl AsFd, name: &OsStr) -> io::Result<BTreeMap<OsString, 
     Ok(found)
 }
 
+/// The names of all extended attributes of a name, links not followed.
+pub fn xattr_names_at(dir: impl AsFd, name: &OsStr) -> io::Result<Vec<OsString>> {
+    match xattr::list(proc_path(dir.as_fd()).join(name)) {
+        Ok(names) => Ok(names.collect()),
+        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
 /// One extended attribute of a name, links not followed; `None` where there is none.
 pub fn xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr) -> io::Result<Option<Vec<u8>>> {
     match xattr::get(proc_path(dir.as_fd()).join(name), attr) {

@@ -130,11 +130,34 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Marks every descriptor from `first` on close-on-exec.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range takes plain numbers; with CLOEXEC nothing is closed while we still run.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Closes every descriptor but the standard streams and those in `keep`.
+///
+/// For copies of this process only, and before they run anything else: what the copied code still owns
+/// is closed under it.
+pub fn close_all_but(keep: &[std::os::fd::RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > first {
+            // SAFETY: close_range takes plain numbers. Descriptors that Rust values own are closed
+            // under them, which is what the caller asks for in a copy that uses none of them again.
+            let done = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            if done == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Leaves the session keyring of whoever started the builder: keys that a login put there are none of a
+/// step's business. Where the system call is forbidden, steps cannot reach keys either.
+pub fn leave_session_keyring() {
+    // SAFETY: with a null name the call makes an anonymous keyring and reads no memory of ours.
+    unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };
 }
 
 /// Makes `fd` descriptor number `number` (0, 1 or 2), inherited by programs executed later.
