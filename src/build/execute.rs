@@ -449,7 +449,7 @@ impl Executor<'_, '_> {
         }
         let clamp = match self.options.epoch {
             Some(epoch) => Clamp::Newest(epoch),
-            // Half a second into the next one: the same clock, the other way round.
+            // What that clock says is rounded down, so the step's last second begins with it.
             None => Clamp::Between { from, until: now_coarse() + 1, to: time },
         };
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
