@@ -15,7 +15,8 @@ fn is(lab: &Lab, arguments: &[&str], code: i32, expected: &str) {
 #[test]
 fn a_failed_run_shows_line_command_code_and_output() {
     let lab = Lab::with_busybox();
-    lab.containerfile("FROM busybox\n\nRUN echo one; \\\n    echo two >&2; \\\n    exit 3\n");
+    // The two streams come through two pipes, so their order is that of time only.
+    lab.containerfile("FROM busybox\n\nRUN echo one; sleep 0.5; \\\n    echo two >&2; \\\n    exit 3\n");
     is(
         &lab,
         &[],
@@ -23,9 +24,9 @@ fn a_failed_run_shows_line_command_code_and_output() {
         "error: RUN failed: the command returned 3
  --> ctx/Containerfile:3:1
   |
-3 | RUN echo one; \\
-  | ^^^^^^^^^^^^^^^
-command: RUN echo one;     echo two >&2;     exit 3
+3 | RUN echo one; sleep 0.5; \\
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^
+command: RUN echo one; sleep 0.5;     echo two >&2;     exit 3
 last output:
   one
   two",

@@ -121,9 +121,13 @@ fn subordinate_ranges(uid: Uid) -> Result<(Ranges, Ranges), String> {
         let found = parse_subordinate(&text, name.as_deref(), uid.as_raw());
         if found.is_empty() {
             let who = name.clone().unwrap_or_else(|| uid.to_string());
+            let others = fs::read_to_string("/etc/subuid").unwrap_or_default()
+                + &fs::read_to_string("/etc/subgid").unwrap_or_default();
+            let first = first_free(&others);
+            let last = first.saturating_add(65_535);
             return Err(format!(
-                "{file} grants {who} no ids (as root: usermod --add-subuids 100000-165535 \
-                 --add-subgids 100000-165535 {who})"
+                "{file} grants {who} no ids (as root: usermod --add-subuids {first}-{last} \
+                 --add-subgids {first}-{last} {who})"
             ));
         }
         Ok(found)
@@ -143,6 +147,16 @@ fn parse_subordinate(text: &str, name: Option<&str>, uid: u32) -> Vec<(u32, u32)
             (ours && count > 0).then_some((start, count))
         })
         .collect()
+}
+
+/// The first id above all that are granted already: ranges that overlap would give one user the files of
+/// another.
+fn first_free(text: &str) -> u32 {
+    let end = |line: &str| {
+        let mut fields = line.trim().split(':').skip(1).map(|n| n.parse::<u32>());
+        fields.next()?.ok()?.checked_add(fields.next()?.ok()?)
+    };
+    text.lines().filter_map(end).max().unwrap_or(0).max(100_000)
 }
 
 fn with_root(root: u32, ranges: &[(u32, u32)]) -> Vec<MapLine> {
@@ -241,6 +255,12 @@ mod tests {
         let text = "# comment\nann:100000:65536\nbob:200000:10\n1000:300000:5\nann:bad:1\nann:1:0\n";
         assert_eq!(parse_subordinate(text, Some("ann"), 1000), [(100_000, 65_536), (300_000, 5)]);
         assert_eq!(parse_subordinate(text, None, 7), []);
+    }
+
+    #[test]
+    fn a_range_that_is_proposed_is_free() {
+        assert_eq!(first_free(""), 100_000);
+        assert_eq!(first_free("ann:100000:65536\nbad\nbob:165536:65536\n"), 231_072);
     }
 
     #[test]

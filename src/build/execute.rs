@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
 
 use super::assemble::{Built, ImageLayer, assemble};
 use super::copy::{Chmod, CopyOptions, copy_into};
 use super::images::{Finder, FoundImage};
 use super::packer::{Packer, Promise};
+use super::stack::{Fresh, Layer, StageEnd, StepRecord, image_end};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
 use super::{BuildError, Options, StepError, archive, users, workdir};
@@ -21,66 +20,9 @@ use crate::plan::{Action, Base, CopyFrom, CopyStep, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
 use crate::rootfs::overlay::{Overlay, ReadOnly};
 use crate::rootfs::pack::{PackedLayer, recompress};
-use crate::rootfs::unpack::{Place, keep, unpack};
+use crate::rootfs::unpack::unpack;
 use crate::rootfs::{Clamp, LayerDir};
-use crate::store::{Store, StoreError};
-
-/// What the cache keeps of a step.
-#[derive(Debug, Serialize, Deserialize)]
-struct StepRecord {
-    layer: PackedLayer,
-    /// The newest time that went into the stage so far, seconds since 1970.
-    time: i64,
-}
-
-/// One layer of a stage under construction.
-#[derive(Debug, Clone)]
-struct Layer {
-    packed: Promise,
-    /// Where it lies unpacked, if it was made by this command. Stages that start from one another share
-    /// it: whoever moves it to the store moves it for all.
-    fresh: Option<Arc<Mutex<Fresh>>>,
-    /// Whether it came with a base image: such layers are passed on as they are.
-    base: bool,
-    /// The record to write once it is packed.
-    record: Option<(InstructionKey, i64)>,
-}
-
-/// A layer that this command has made.
-#[derive(Debug)]
-struct Fresh {
-    dir: LayerDir,
-    /// Whether it lies in the store by now.
-    kept: bool,
-}
-
-impl Fresh {
-    fn new(dir: LayerDir) -> Arc<Mutex<Fresh>> {
-        Arc::new(Mutex::new(Fresh { dir, kept: false }))
-    }
-
-    /// Where it lies now.
-    fn dir(fresh: &Mutex<Fresh>) -> LayerDir {
-        fresh.lock().unwrap_or_else(PoisonError::into_inner).dir.clone()
-    }
-
-    /// Moves it to the store, once.
-    fn keep(fresh: &Mutex<Fresh>, place: Place<'_>, diff_id: DiffId) -> Result<(), StoreError> {
-        let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        if !fresh.kept {
-            fresh.dir = keep(place, &fresh.dir, diff_id)?;
-            fresh.kept = true;
-        }
-        Ok(())
-    }
-}
-
-/// What a finished stage hands on to those that start from it or copy from it.
-#[derive(Debug, Clone, Default)]
-struct StageEnd {
-    layers: Vec<Layer>,
-    time: i64,
-}
+use crate::store::Store;
 
 /// Builds the plan's target and puts the image into the store.
 ///
@@ -562,25 +504,6 @@ impl From<BuildError> for Failure {
     fn from(e: BuildError) -> Self {
         Failure::Build(e)
     }
-}
-
-/// How an image's layers look to a stage that starts from it.
-fn image_end(found: &FoundImage) -> StageEnd {
-    let created = found.image.config.created.as_deref();
-    let time = created.and_then(|c| c.parse::<jiff::Timestamp>().ok()).map_or(0, |t| t.as_second());
-    let layers = found.image.layers.iter().map(|l| Layer {
-        packed: Promise::kept(PackedLayer {
-            diff_id: l.diff_id,
-            digest: l.digest,
-            size: l.size,
-            media_type: l.media_type.to_owned(),
-            compression: String::new(),
-        }),
-        fresh: None,
-        base: true,
-        record: None,
-    });
-    StageEnd { layers: layers.collect(), time }
 }
 
 fn select_sources(tree: &SourceTree, copy: &CopyStep<FoundImage>) -> Result<Selection, StepError> {

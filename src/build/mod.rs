@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`images`] | finds base images in the store, in layouts, in registries |
 //! | [`execute`] | walks the plan's stages and steps |
+//! | `stack` | the layers of stages under construction |
 //! | [`workshop`] | the user namespace and the launcher, opened when there is work |
 //! | [`run`](mod@run), [`copy`](mod@copy), [`workdir`] | carry out one step in a mounted root |
 //! | [`archive`] | which sources of an `ADD` are archives |
@@ -18,6 +19,7 @@ pub mod execute;
 pub mod images;
 pub mod packer;
 pub mod run;
+mod stack;
 pub mod users;
 pub mod workdir;
 pub mod workshop;
