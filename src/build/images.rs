@@ -1,7 +1,6 @@
 //! Finds images: in the store, in a layout, or in a registry.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -238,14 +237,7 @@ impl Images for Finder<'_> {
     type Image = FoundImage;
 
     fn image(&mut self, source: &ImageSource) -> Result<(FoundImage, ImageConfig), ImageError> {
-        let source = match source {
-            // Relative to where the user is, not to the context.
-            ImageSource::OciLayout(place) if !Path::new(place).is_absolute() => {
-                ImageSource::OciLayout(place.clone())
-            }
-            other => other.clone(),
-        };
-        let found = self.find(&source)?;
+        let found = self.find(source)?;
         let config = found.image.config.clone();
         Ok((found, config))
     }

@@ -167,7 +167,7 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             said
         }
         Kind::Healthcheck(check) => {
-            let check = healthcheck(check, &state.shell())?;
+            let check = healthcheck(check)?;
             let said = format!("HEALTHCHECK {}", json!(check.test));
             state.config.config.healthcheck = Some(check);
             said
@@ -242,7 +242,7 @@ fn is_signal(text: &str) -> bool {
     NAMES.contains(&name) || name == "XFSZ" || real_time("RTMIN") || real_time("RTMAX")
 }
 
-fn healthcheck(check: &Healthcheck, shell: &[String]) -> Result<HealthcheckConfig, PlanError> {
+fn healthcheck(check: &Healthcheck) -> Result<HealthcheckConfig, PlanError> {
     let Healthcheck::Cmd { flags, command: cmd } = check else {
         return Ok(HealthcheckConfig { test: vec!["NONE".to_owned()], ..HealthcheckConfig::default() });
     };
@@ -257,7 +257,6 @@ fn healthcheck(check: &Healthcheck, shell: &[String]) -> Result<HealthcheckConfi
         },
         ..HealthcheckConfig::default()
     };
-    let _ = shell;
     for flag in flags {
         match flag.name.node.as_str() {
             "interval" => config.interval = duration_flag(flag)?,
