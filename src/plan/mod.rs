@@ -12,12 +12,15 @@
 //! | [`instructions`] | what each instruction does to the configuration |
 //! | [`variables`] | `ARG` and `ENV`: scopes, predefined arguments, expansion |
 //! | [`run`], [`copy`](mod@copy) | `RUN`, `COPY` and `ADD` as they will be carried out |
+//! | [`mount`], [`size`] | the values of `RUN`'s flags |
 //! | [`key`] | cache keys |
 
 pub mod copy;
 pub mod instructions;
 pub mod key;
+pub mod mount;
 pub mod run;
+pub mod size;
 pub mod stage;
 pub mod variables;
 
