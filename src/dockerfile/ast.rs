@@ -54,6 +54,9 @@ pub struct Containerfile {
     pub global_args: Vec<Instruction>,
     /// The stages, in order; never empty.
     pub stages: Vec<Stage>,
+    /// The blank lines between an escape character at a line's end and the line that goes on from there, in
+    /// order. They are no error, and BuildKit warns of them. Comment lines are not among them.
+    pub empty_continuations: Vec<Span>,
 }
 
 /// Parser directives: the `# key=value` comments before anything else.
@@ -89,6 +92,8 @@ pub struct From {
     pub span: Span,
     /// Line number of the keyword, from 1.
     pub line: usize,
+    /// The comment lines above it; see [`Instruction::comments`].
+    pub comments: Vec<Word>,
     /// The instruction as written, with continuations joined by one line.
     pub text: String,
     /// The image, an earlier stage, or `scratch`.
@@ -97,6 +102,13 @@ pub struct From {
     pub platform: Option<Word>,
     /// The stage's name as written; compare it without regard to case.
     pub name: Option<Word>,
+}
+
+impl From {
+    /// What a comment says of the stage: `# NAME the description`, `NAME` being the stage's in small letters.
+    pub fn description(&self) -> Option<&str> {
+        describes(&self.comments, &self.name.as_ref()?.node.to_lowercase())
+    }
 }
 
 /// One instruction inside a stage.
@@ -109,11 +121,27 @@ pub struct Instruction {
     pub keyword: Span,
     /// Line number of the keyword, from 1.
     pub line: usize,
+    /// The comment lines since the instruction before, each without its `#` and the white space around it;
+    /// directives are among them. A comment line without text drops those above it; blank lines do not.
+    pub comments: Vec<Word>,
     /// The instruction with continuations joined and comment lines dropped, without heredoc bodies. Of one
     /// behind `ONBUILD` instead what an image's `OnBuild` holds: heredocs included, blanks at the end kept.
     pub text: String,
     /// What it says.
     pub kind: Kind,
+}
+
+impl Instruction {
+    /// What a comment above the instruction says of the argument `name`: `# NAME the description`.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        describes(&self.comments, name)
+    }
+}
+
+/// The first of the comments that begins with `name` and a blank, without those.
+fn describes<'c>(comments: &'c [Word], name: &str) -> Option<&'c str> {
+    let text = |comment: &'c Word| comment.node.strip_prefix(name)?.strip_prefix(' ');
+    comments.iter().find_map(text).map(str::trim)
 }
 
 /// What an instruction says.
@@ -158,7 +186,7 @@ pub enum Kind {
 /// `NAME` or `NAME=default`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArgDecl {
-    /// The name; not expanded.
+    /// The name, unexpanded; in a stage it may hold quotes and variables, as `ENV` names may.
     pub name: Word,
     /// The default; `Some("")` for `NAME=`.
     pub default: Option<Word>,
@@ -182,6 +210,17 @@ pub struct Run {
     pub command: Command,
     /// Bodies of the heredocs that the first line opens, in order.
     pub heredocs: Vec<Heredoc>,
+}
+
+impl Run {
+    /// The heredoc that is itself the command, as in `RUN <<EOF`: its body goes to the shell, or is executed
+    /// when it begins with `#!`. With `None` the heredocs are input of the command, which the shell reads: it
+    /// gets the command, and after it each body and delimiter on lines of their own.
+    pub fn script(&self) -> Option<&Heredoc> {
+        let Command::Shell(text) = &self.command else { return None };
+        let opening = super::heredoc::opening(&text.node).ok().flatten();
+        self.heredocs.first().filter(|_| opening.is_some())
+    }
 }
 
 /// `COPY` or `ADD`.

@@ -96,7 +96,7 @@ impl Reader<'_, '_> {
             span.end = span.end.max(end);
         }
         let keyword = keyword.span();
-        Ok(Statement::Instruction(Instruction { span, keyword, line, text, kind }))
+        Ok(Statement::Instruction(Instruction { span, keyword, line, comments: Vec::new(), text, kind }))
     }
 
     fn from(
@@ -119,6 +119,7 @@ impl Reader<'_, '_> {
         Ok(From {
             span: keyword.span().to(words.last().map_or(keyword, |last| *last).span()),
             line,
+            comments: Vec::new(),
             text,
             image: image.word(),
             platform: flags.pop().and_then(|flag| flag.value),
@@ -372,6 +373,12 @@ fn healthcheck(args: &Args<'_>, flags: Vec<super::ast::Flag>) -> Result<Healthch
     let end = text.find(char::is_whitespace).unwrap_or(text.len());
     let (kind, rest) = (args.rest.sub(0..end), args.rest.from(end).trim());
     match kind.as_str().to_ascii_uppercase().as_str() {
+        // BuildKit does not even look at the flags; whoever wrote them expects them to do something.
+        "NONE" if let Some(flag) = flags.first() => {
+            let message = format!("HEALTHCHECK NONE has no flag `--{}`", flag.name.node);
+            Err(ParseError::new(message, flag.name.span)
+                .with_help("remove it: NONE means that there is no check"))
+        }
         "NONE" if rest.is_empty() => Ok(Healthcheck::None),
         "NONE" => Err(ParseError::new("HEALTHCHECK NONE takes no arguments", rest.span())),
         "CMD" => {

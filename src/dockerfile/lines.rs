@@ -13,6 +13,8 @@ pub(super) struct Lines<'t> {
     text: &'t str,
     position: usize,
     number: usize,
+    /// Blank lines inside continued ones, so far.
+    blanks: Vec<Span>,
 }
 
 /// A physical line with its line end.
@@ -42,12 +44,17 @@ impl<'t> Lines<'t> {
     /// From the top; a byte-order mark is skipped.
     pub(super) fn new(text: &'t str) -> Lines<'t> {
         let position = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Lines { text, position, number: 0 }
+        Lines { text, position, number: 0, blanks: Vec::new() }
     }
 
     /// The whole text.
     pub(super) fn text(&self) -> &'t str {
         self.text
+    }
+
+    /// The blank lines inside the continued lines that were read.
+    pub(super) fn into_blanks(self) -> Vec<Span> {
+        self.blanks
     }
 
     /// The next physical line.
@@ -65,20 +72,37 @@ impl<'t> Lines<'t> {
 
     /// The next line that is neither blank nor a comment, with its continuations joined.
     pub(super) fn next_logical(&mut self, escape: char) -> Option<Logical> {
+        let mut comments = Vec::new();
         loop {
             let first = self.next_raw()?;
             let content = first.content().trim_start();
-            if content.is_empty() || is_comment(content) {
+            let start = first.start + (first.content().len() - content.len());
+            if let Some(comment) = content.strip_prefix('#') {
+                let text = comment.trim();
+                if text.is_empty() {
+                    comments.clear();
+                } else {
+                    let start = start + 1 + (comment.len() - comment.trim_start().len());
+                    let span = Span::new(start, start + text.len());
+                    comments.push(Word { node: text.to_owned(), span });
+                }
                 continue;
             }
-            let start = first.start + (first.content().len() - content.len());
-            let mut logical = Logical { text: String::new(), pieces: Vec::new(), line: first.number };
+            if content.is_empty() {
+                continue;
+            }
+            let (text, pieces) = (String::new(), Vec::new());
+            let mut logical = Logical { text, pieces, line: first.number, comments };
             let mut open = logical.push(content, start, escape);
             while open {
                 // A continuation at the end of the file continues with nothing.
                 let Some(next) = self.next_raw() else { break };
                 let content = next.content();
-                if content.trim_start().is_empty() || is_comment(content) {
+                let trimmed = content.trim_start();
+                if trimmed.is_empty() {
+                    self.blanks.push(Span::new(next.start, next.start + content.len()));
+                }
+                if trimmed.is_empty() || trimmed.starts_with('#') {
                     continue;
                 }
                 open = logical.push(content, next.start, escape);
@@ -86,10 +110,6 @@ impl<'t> Lines<'t> {
             return Some(logical);
         }
     }
-}
-
-fn is_comment(line: &str) -> bool {
-    line.trim_start().starts_with('#')
 }
 
 /// What stands before the escape character, if the line goes on below.
@@ -110,6 +130,8 @@ pub(super) struct Logical {
     pieces: Vec<(usize, usize)>,
     /// Number of the first line, from 1.
     pub(super) line: usize,
+    /// The comments above it.
+    comments: Vec<Word>,
 }
 
 impl Logical {
@@ -122,6 +144,11 @@ impl Logical {
             self.text.push_str(piece);
         }
         continued.is_some()
+    }
+
+    /// The comments above the line; once.
+    pub(super) fn take_comments(&mut self) -> Vec<Word> {
+        std::mem::take(&mut self.comments)
     }
 
     /// Everything, as a part.

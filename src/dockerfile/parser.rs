@@ -16,18 +16,27 @@ use super::split;
 pub fn parse(text: &str) -> Result<Containerfile, ParseError> {
     let directives = directives::parse(text)?;
     let escape = directives.escape;
-    let mut file = Containerfile { directives, global_args: Vec::new(), stages: Vec::new() };
+    let mut file = Containerfile {
+        directives,
+        global_args: Vec::new(),
+        stages: Vec::new(),
+        empty_continuations: Vec::new(),
+    };
     let mut lines = Lines::new(text);
-    while let Some(line) = lines.next_logical(escape) {
+    while let Some(mut line) = lines.next_logical(escape) {
+        let comments = line.take_comments();
         let mut reader = Reader { escape, lines: &mut lines };
         match (reader.statement(line.part())?, file.stages.last_mut()) {
-            (Statement::From(from), _) => {
+            (Statement::From(mut from), _) => {
+                from.comments = comments;
                 file.stages.push(Stage { from, instructions: Vec::new() });
             }
-            (Statement::Instruction(instruction), Some(stage)) => {
+            (Statement::Instruction(mut instruction), Some(stage)) => {
+                instruction.comments = comments;
                 stage.instructions.push(instruction);
             }
-            (Statement::Instruction(instruction), None) => {
+            (Statement::Instruction(mut instruction), None) => {
+                instruction.comments = comments;
                 if !matches!(instruction.kind, Kind::Arg(_)) {
                     return Err(before_from(text, &instruction));
                 }
@@ -36,6 +45,7 @@ pub fn parse(text: &str) -> Result<Containerfile, ParseError> {
         }
     }
     if !file.stages.is_empty() {
+        file.empty_continuations = lines.into_blanks();
         return Ok(file);
     }
     Err(match file.global_args.last() {

@@ -205,3 +205,77 @@ fn shell_and_healthcheck() {
     let Kind::Healthcheck(Healthcheck::Cmd { command, .. }) = check else { panic!() };
     assert_eq!(exec_words(&command), ["a"]);
 }
+
+#[test]
+fn healthchecks_with_and_without_flags() {
+    let Kind::Healthcheck(Healthcheck::Cmd { flags, command }) =
+        one("HEALTHCHECK --interval=5s --retries=3 cmd curl -f x || exit 1").kind
+    else {
+        panic!()
+    };
+    assert_eq!(flags.len(), 2);
+    assert!(matches!(command, Command::Shell(text) if text.node == "curl -f x || exit 1"));
+    assert!(matches!(one("healthcheck none").kind, Kind::Healthcheck(Healthcheck::None)));
+    let (error, place) = refused("FROM a\nHEALTHCHECK --interval=5s NONE");
+    assert_eq!(error.message, "HEALTHCHECK NONE has no flag `--interval`");
+    assert_eq!(place, "--interval");
+    for text in [
+        "HEALTHCHECK",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK CMD []",
+        "HEALTHCHECK NONE x",
+        "HEALTHCHECK --retries=1",
+    ] {
+        assert!(parse(&format!("FROM a\n{text}")).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn commands_with_nothing_in_them() {
+    let empty_shell = |command: &Command| matches!(command, Command::Shell(text) if text.node.is_empty());
+    let empty_exec = |command: &Command| matches!(command, Command::Exec(words) if words.node.is_empty());
+    for text in ["RUN", "RUN --network=none", "RUN --network=none --"] {
+        let Kind::Run(run) = one(text).kind else { panic!() };
+        assert!(empty_shell(&run.command), "{text}");
+    }
+    let Kind::Run(run) = one("RUN [ ]").kind else { panic!() };
+    assert!(empty_exec(&run.command));
+    let (Kind::Cmd(cmd), Kind::Entrypoint(entrypoint)) = (one("CMD []").kind, one("ENTRYPOINT").kind) else {
+        panic!()
+    };
+    assert!(empty_exec(&cmd) && empty_shell(&entrypoint));
+}
+
+#[test]
+fn what_is_almost_json_is_text() {
+    for text in [
+        "[\"a\", \"b\"] # why",
+        "['a', 'b']",
+        "[\"a\",]",
+        "[\"a\" \"b\"]",
+        "[a]",
+        "[\"a\"",
+        "[\"C:\\dir\"]",
+        "[\"a\"] && b",
+    ] {
+        let Kind::Cmd(Command::Shell(word)) = one(&format!("CMD {text}")).kind else { panic!("{text}") };
+        assert_eq!(word.node, text);
+    }
+    for text in ["[1]", "[\"a\", null]", "[[\"a\"]]", "[true]"] {
+        assert_eq!(refused(&format!("FROM a\nCMD {text}")).0.message, "the JSON form takes strings only");
+    }
+    let Kind::Cmd(Command::Exec(words)) = one("CMD  [ \"a\\u00e4\\n\" , \"\" ] ").kind else { panic!() };
+    assert_eq!(words.node, ["aä\n", ""]);
+}
+
+#[test]
+fn the_text_of_names_is_kept_for_expansion() {
+    let Kind::Env(env) = one("ENV \"A\"=1 $B=2 C\\ D=3").kind else { panic!() };
+    assert_eq!(pairs(&env), [("\"A\"", "1"), ("$B", "2"), ("C\\ D", "3")]);
+    let Kind::Arg(args) = one("ARG 'A'=1 $B \"C=x y\"").kind else { panic!() };
+    let names: Vec<(&str, Option<&str>)> = args
+        .iter()
+        .map(|arg| (arg.name.node.as_str(), arg.default.as_ref().map(|d| d.node.as_str())))
+        .collect();
+    assert_eq!(names, [("'A'", Some("1")), ("$B", None), ("\"C", Some("x y\""))]);
+}

@@ -90,7 +90,7 @@ fn repeatable_flags_repeat_and_booleans_have_two_forms() {
         "COPY --exclude=a --exclude=b --link=TRUE --parents=false x y",
         "ADD --keep-git-dir --unpack=false --checksum=sha256:1 x y",
         "HEALTHCHECK --interval=1s --timeout=1s --start-period=1s --start-interval=1s --retries=1 CMD x",
-        "HEALTHCHECK --interval=1s NONE",
+        "HEALTHCHECK --interval=1s CMD x",
         "COPY --chown= x y",
     ] {
         one(text);

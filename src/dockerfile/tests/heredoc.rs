@@ -144,3 +144,53 @@ fn misplaced_in_copy() {
     assert_eq!(error.message, "this heredoc is not a source of the COPY");
     assert_eq!(place, "<<'a b'");
 }
+
+#[test]
+fn a_heredoc_that_is_the_command() {
+    for text in ["<<EOF", "<<-EOF", "  <<'EOF'  ", "3<<EOF", "--network=none <<EOF", "<< EOF"] {
+        let run = run(&format!("RUN {text}\nx\nEOF"));
+        assert_eq!(run.script().map(|h| h.body.node.as_str()), Some("x\n"), "{text}");
+    }
+    for text in ["cat <<EOF", "<<EOF cat", "<<EOF > /x", "<<'EOF' | sh"] {
+        let run = run(&format!("RUN {text}\nx\nEOF"));
+        assert_eq!((run.script(), run.heredocs.len()), (None, 1), "{text}");
+    }
+    assert_eq!(run("RUN <<A <<B\nA\nB").script(), None);
+    assert_eq!(run("RUN x").script(), None);
+    assert_eq!(run("RUN [\"<<EOF\"]").script(), None);
+}
+
+#[test]
+fn several_files_and_several_kinds() {
+    let Kind::Add(add) = one("ADD <<a 4<<-\"b\" <<'c' /d/\n1\na\n\t2\n\tb\n$3\nc").kind else { panic!() };
+    let files: Vec<(&str, &str, Option<u32>, bool, bool)> = add
+        .sources
+        .iter()
+        .map(|source| match source {
+            Source::Heredoc(h) => (h.name.node.as_str(), h.body.node.as_str(), h.fd, h.expand, h.chomp),
+            Source::Path(word) => panic!("{word:?}"),
+        })
+        .collect();
+    assert_eq!(
+        files,
+        [
+            ("a", "1\n", None, true, false),
+            ("b", "2\n", Some(4), false, true),
+            ("c", "$3\n", None, false, false)
+        ]
+    );
+}
+
+#[test]
+fn behind_onbuild() {
+    let Kind::Onbuild(inner) = one("onbuild COPY <<E <<'F' /d/\r\na\r\nE\r\nb\r\nF\r\n").kind else {
+        panic!()
+    };
+    assert_eq!(inner.text, "COPY <<E <<'F' /d/\na\r\nE\nb\r\nF");
+    let again = parse_trigger(&inner.text).unwrap();
+    let (Kind::Copy(again), Kind::Copy(copy)) = (again.kind, &inner.kind) else { panic!() };
+    for (again, source) in again.sources.iter().zip(&copy.sources) {
+        let (Source::Heredoc(again), Source::Heredoc(source)) = (again, source) else { panic!() };
+        assert_eq!((&again.body.node, again.expand), (&source.body.node, source.expand));
+    }
+}

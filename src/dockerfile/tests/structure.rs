@@ -148,3 +148,94 @@ fn triggers() {
         assert!(parse_trigger(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn comments_above_an_instruction() {
+    let text = "# syntax=x\n# V  the version\n\nARG V=1 W\n# nobody's\n#\n  # Base what all stages need \n\nFROM a AS Base\n# in between \\\nRUN x \\\n# inside\n y\nRUN z\n";
+    let file = file(text);
+    let arg = &file.global_args[0];
+    assert_eq!(texts(&arg.comments), ["syntax=x", "V  the version"]);
+    assert_eq!(&text[arg.comments[1].span.range()], "V  the version");
+    assert_eq!(arg.description("V"), Some("the version"));
+    assert_eq!(arg.description("W"), None);
+    let stage = &file.stages[0];
+    assert_eq!(texts(&stage.from.comments), ["Base what all stages need"]);
+    // The stage's name is in small letters by then.
+    assert_eq!(stage.from.description(), None);
+    assert_eq!(texts(&stage.instructions[0].comments), ["in between \\"]);
+    assert_eq!(texts(&stage.instructions[1].comments), Vec::<&str>::new());
+    let small = parse("# base all of it\nFROM a AS Base").unwrap();
+    assert_eq!(small.stages[0].from.description(), Some("all of it"));
+    let nameless = parse("# base all of it\nFROM a").unwrap();
+    assert_eq!(nameless.stages[0].from.description(), None);
+}
+
+#[test]
+fn comments_do_not_reach_past_a_heredoc() {
+    let file = file("FROM a\nRUN <<E\n# of the script\nE\n# of the user\nUSER u");
+    assert_eq!(texts(&file.stages[0].instructions[1].comments), ["of the user"]);
+}
+
+#[test]
+fn blank_lines_in_continuations_are_noted() {
+    let text = "FROM a \\\n\n\n# fine\n  as b\nRUN x \\\n# fine\n \t\r\n  y\n\nRUN z \\\n\n";
+    let file = file(text);
+    let places: Vec<(usize, &str)> = file
+        .empty_continuations
+        .iter()
+        .map(|span| (line_col(text, span.start).0, &text[span.range()]))
+        .collect();
+    assert_eq!(places, [(2, ""), (3, ""), (8, " \t"), (12, "")]);
+    assert!(parse("FROM a\n\nRUN x\n\n").unwrap().empty_continuations.is_empty());
+}
+
+#[test]
+fn places_in_a_trigger() {
+    let text = "copy --chown=u:g \\\n  a <<E /d/\nx\nE";
+    let instruction = parse_trigger(text).unwrap();
+    assert_eq!(&text[instruction.keyword.range()], "copy");
+    assert_eq!(&text[instruction.span.range()], text);
+    let Kind::Copy(copy) = &instruction.kind else { panic!() };
+    assert_eq!(&text[copy.flags[0].value.as_ref().unwrap().span.range()], "u:g");
+    assert_eq!(&text[copy.dest.span.range()], "/d/");
+    let [Source::Path(path), Source::Heredoc(heredoc)] = &copy.sources[..] else { panic!() };
+    assert_eq!(&text[path.span.range()], "a");
+    assert_eq!(&text[heredoc.body.span.range()], "x\n");
+}
+
+#[test]
+fn white_space_around_and_between() {
+    let file = file(" \tFROM\t \ta \u{b}AS\tb  \n\t RUN \t x  y \t\n\u{c}USER\u{c}u\n  # c\n\tCMD\n");
+    assert_eq!(file.stages[0].from.name.as_ref().unwrap().node, "b");
+    let texts: Vec<&str> = file.stages[0].instructions.iter().map(|i| i.text.as_str()).collect();
+    assert_eq!(texts, ["RUN \t x  y", "USER\u{c}u", "CMD"]);
+    let Kind::Run(Run { command: Command::Shell(command), .. }) = &file.stages[0].instructions[0].kind else {
+        panic!()
+    };
+    assert_eq!(command.node, "x  y");
+}
+
+#[test]
+fn windows_paths_behind_a_backtick() {
+    let file = file("# escape=`\nFROM a\nCOPY x C:\\dir\\\nRUN dir C:\\ `\n  && echo `` \nENV P=C:\\x\\\n");
+    let texts: Vec<&str> = file.stages[0].instructions.iter().map(|i| i.text.as_str()).collect();
+    assert_eq!(texts, ["COPY x C:\\dir\\", "RUN dir C:\\   && echo ``", "ENV P=C:\\x\\"]);
+}
+
+#[test]
+fn a_sign_of_comment_counts_only_at_a_lines_start() {
+    let run = one("RUN a \\\n  b # c \\\n  d \\\n  #e\n  f");
+    assert_eq!(run.text, "RUN a   b # c   d   f");
+    // A line that is not continued ends, whatever stands below it.
+    let file = file("FROM a\nRUN x # y\n# z\nUSER u");
+    assert_eq!(file.stages[0].instructions.len(), 2);
+}
+
+#[test]
+fn a_very_long_line() {
+    let words = "word ".repeat(200_000);
+    let run = one(&format!("RUN {words}"));
+    assert_eq!(run.text.len(), words.len() + 3);
+    let lines = "  && x \\\n".repeat(100_000);
+    assert_eq!(one(&format!("RUN a \\\n{lines} b")).text.matches('x').count(), 100_000);
+}

@@ -195,3 +195,213 @@ fn unset_variables() {
     let names = expander.unset_variables(&word("$X ${Y} $A '$Z' \\$W ${D:-1} ${E+2} ${P#a} $X ${Q/a/$R}"));
     assert_eq!(names, ["X", "Y", "P", "R", "Q"]);
 }
+
+/// What a shell user would try, with the answers of the reference.
+const MORE_EXPANSIONS: &[(&str, &str)] = &[
+    // Quotes inside and around braces.
+    ("\"${NOPE:-a b}\"", "a b"),
+    ("${NOPE:-\"a  b\"}", "a  b"),
+    ("${NOPE:-'$A'}", "$A"),
+    ("${A:+\"x\"}", "x"),
+    ("${A:+'x y'}", "x y"),
+    ("\"${A:+x}y\"", "xy"),
+    ("'${A}'", "${A}"),
+    ("\"'$A'\"", "'a'"),
+    ("'\"'$A'\"'", "\"a\""),
+    ("a\"b\"c'd'e", "abcde"),
+    ("\"\"", ""),
+    ("x''y\"\"z", "xyz"),
+    // Nesting.
+    ("${NOPE:-${NOPE2:-${A}}}", "a"),
+    ("${NOPE:-${A:+${TWO}}}", "x y"),
+    ("${A:+${NOPE:-in}}", "in"),
+    ("${NOPE-${EMPTY:-z}}", "z"),
+    ("${NOPE:-${A}-${A}}", "a-a"),
+    ("${NOPE:-$NOPE2}", ""),
+    ("${A:-${NOPE:?not looked at is still read}}", "!"),
+    ("${FILE#${A}}", "rchive.tar.gz"),
+    ("${FILE%.${NOPE:-gz}}", "archive.tar"),
+    ("${FILE/${A}/${STAR}}", "a*brchive.tar.gz"),
+    // Signs that need no braces.
+    ("$A.txt", "a.txt"),
+    ("$A/$A", "a/a"),
+    ("$A_b", ""),
+    ("$A-b", "a-b"),
+    ("$1A", "oneA"),
+    ("$12", ""),
+    ("${1}2", "one2"),
+    ("$?x", "x"),
+    ("$!x", "x"),
+    ("$*x", "x"),
+    ("$#x", "x"),
+    ("$-x", "x"),
+    ("$$x", "x"),
+    ("$$", ""),
+    ("a$", "a$"),
+    ("$ A", "$ A"),
+    ("$/A", "$/A"),
+    ("$=", "$="),
+    ("$\"A\"", "$A"),
+    ("$'A'", "$A"),
+    // Escapes.
+    ("\\'", "'"),
+    ("\\\"", "\""),
+    ("\\\\", "\\"),
+    ("\\ x", " x"),
+    ("\\${A}", "${A}"),
+    ("\\\\${A}", "\\a"),
+    ("\\\\\\$A", "\\$A"),
+    ("\"\\a\"", "\\a"),
+    ("\"\\'\"", "\\'"),
+    ("\"\\\\$A\"", "\\a"),
+    ("'\\'", "\\"),
+    ("'a\\'b", "a\\b"),
+    ("\"a\nb\"", "a\nb"),
+    ("${NOPE:-a\\}b}", "a}b"),
+    ("${NOPE:-\\$A}", "$A"),
+    ("${NOPE:-:}", ":"),
+    ("${NOPE:--}", "-"),
+    ("${NOPE-:x}", ":x"),
+    ("${NOPE:-}", ""),
+    ("${NOPE-}", ""),
+    ("${A:+}", ""),
+    ("${EMPTY:-}", ""),
+    ("${NOPE:+d}x", "x"),
+    ("${EMPTY+}", ""),
+    ("${A?}", "a"),
+    ("${A:?}", "a"),
+    ("${EMPTY?}", ""),
+    // Taking away from an end.
+    ("${PATHS#/}", "usr/local/bin"),
+    ("${PATHS##/*}", ""),
+    ("${PATHS#*l}", "ocal/bin"),
+    ("${PATHS##*l}", "/bin"),
+    ("${PATHS%bin}", "/usr/local/"),
+    ("${PATHS%%bin}", "/usr/local/"),
+    ("${PATHS%?}", "/usr/local/bi"),
+    ("${PATHS%%*}", ""),
+    ("${PATHS%*}", "/usr/local/bin"),
+    ("${PATHS#*}", "/usr/local/bin"),
+    ("${PATHS##*}", ""),
+    ("${PATHS:%/*}", "/usr/local"),
+    ("${PATHS%%l*}", "/usr/"),
+    ("${PATHS%l*}", "/usr/loca"),
+    ("${EMPTY#a}", ""),
+    ("${STAR%%\\*}", "a*b"),
+    ("${FILE%.tar.gz}", "archive"),
+    ("${FILE%[a-z]z}", "archive.tar.gz"),
+    ("${FILE%.tar}", "archive.tar.gz"),
+    // Replacing.
+    ("${FILE/.tar/-x}", "archive-x.gz"),
+    ("${FILE/./}", "archivetar.gz"),
+    ("${FILE//./}", "archivetargz"),
+    ("${FILE//a/\\/}", "\\/rchive.t\\/r.gz"),
+    ("${FILE/?/X}", "Xrchive.tar.gz"),
+    ("${FILE//*/X}", "X"),
+    ("${STAR/\\*/+}", "a+b"),
+    ("${STAR/*/+}", "+"),
+    ("${PATHS//\\/l/_}", "/usr_ocal/bin"),
+    ("${PATHS/usr/\"x y\"}", "/x y/local/bin"),
+    ("${PATHS//o*/O}", "/usr/lO"),
+];
+
+#[test]
+fn more_expansions() {
+    for &(text, expected) in MORE_EXPANSIONS {
+        match expected {
+            // The alternative is expanded before it is known whether it is needed.
+            "!" => assert!(expand(text).is_err(), "{text}"),
+            _ => assert_eq!(expand(text).as_deref(), Ok(expected), "{text}"),
+        }
+    }
+}
+
+#[test]
+fn more_refused_words() {
+    for (text, part) in [
+        ("a'b", "single quote"),
+        ("a\"b", "double quote"),
+        ("\"'", "double quote"),
+        ("'\"", "single quote"),
+        ("\"$A", "double quote"),
+        ("\"${A}", "double quote"),
+        ("\"${A\"", "modifier `\"` is not supported"),
+        ("${A", "`}` is missing"),
+        ("x${", "`}` is missing"),
+        ("${A-${B}", "`}` is missing"),
+        ("${A:", "`}` is missing"),
+        ("${A:-'}", "missing"),
+        ("${ A}", "modifier ` ` is not supported"),
+        ("${A }", "modifier ` ` is not supported"),
+        ("${A!}", "modifier `!` is not supported"),
+        ("${A,,}", "modifier `,` is not supported"),
+        ("${A=x}", "modifier `=` is not supported"),
+        ("${A:=x}", "modifier `:=` is not supported"),
+        ("${A:0:1}", "modifier `:0` is not supported"),
+        ("${A%\\}", "missing"),
+        ("${A//x}", "`/` is missing"),
+        ("${NOPE:?say $TWO}", "NOPE: say x y"),
+        ("${NOPE?'why'}", "NOPE: why"),
+    ] {
+        let message = expand(text).expect_err(text);
+        assert!(message.contains(part), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_backtick_escapes_and_a_backslash_does_not() {
+    let expander = Expander { escape: '`', lookup: &variable };
+    for (text, expected) in [
+        ("C:\\$A", "C:\\a"),
+        ("C:`$A", "C:$A"),
+        ("\"C:\\\\x\"", "C:\\\\x"),
+        ("\"``$A`\"\"", "`a\""),
+        ("'`'", "`"),
+        ("a`", "a"),
+        ("${NOPE:-a`}b}", "a}b"),
+        // The patterns have the backslash for their escape in any case.
+        ("${STAR#a\\*}", "b"),
+    ] {
+        assert_eq!(expander.expand(&word(text)).as_deref(), Ok(expected), "{text}");
+    }
+}
+
+#[test]
+fn more_words_split() {
+    let expander = Expander { escape: '\\', lookup: &variable };
+    for (text, expected) in [
+        ("a  b", &["a", "b"][..]),
+        ("a\nb", &["a", "b"]),
+        ("a\\ b", &["a b"]),
+        ("\\a b", &["a", "b"]),
+        ("'a 'b", &["a b"]),
+        ("\" \"", &[" "]),
+        ("$TWO$TWO", &["x", "yx", "y"]),
+        ("'$TWO'", &["$TWO"]),
+        ("${NOPE:-1 2} 3", &["1", "2", "3"]),
+        ("\"${NOPE:-1 2}\" 3", &["1 2", "3"]),
+        ("${NOPE:-'1 2'}", &["1", "2"]),
+        ("\"\" \"\"", &[]),
+        ("", &[]),
+        ("$EMPTY", &[]),
+    ] {
+        assert_eq!(expander.expand_words(&word(text)).unwrap(), expected, "{text}");
+    }
+}
+
+#[test]
+fn more_heredoc_bodies() {
+    let expander = Expander { escape: '\\', lookup: &variable };
+    for (body, expected) in [
+        ("${NOPE:-\"q\"} '${NOPE:-'s'}'\n", "\"q\" ''s''\n"),
+        ("'\\\\' \"\\\"\"\n", "'\\' \"\"\"\n"),
+        ("\\\\\n", "\\\n"),
+        ("a\\\r\nb\n", "a\r\nb\n"),
+        ("${FILE%.*}\n$NOPE.\n", "archive.tar\n.\n"),
+        ("\t$TWO  \n\n", "\tx y  \n\n"),
+        ("`date` $(date) $((1+1))\n", "`date` $(date) $((1+1))\n"),
+        ("end\\", "end"),
+    ] {
+        assert_eq!(expander.expand_heredoc(&word(body)).as_deref(), Ok(expected), "{body}");
+    }
+}
