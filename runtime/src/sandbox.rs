@@ -5,6 +5,8 @@
 //! (so that no link in the image can redirect them), the root is switched, capabilities outside
 //! Docker's default set are dropped for good, and the step's user takes over.
 
+mod mounts;
+
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Write};
@@ -119,7 +121,9 @@ fn mount_all(step: &Step, root: BorrowedFd<'_>) -> Result<(), SetupFailure> {
     let sys = point(root, "sys")?;
     mount::make_read_only(&sys, true).during(Part::Sandbox, "making /sys read-only")?;
     mount_dev(root)?;
-    mount_files(step, root)
+    mount_files(step, root)?;
+    // Last, as BuildKit has them: a mount over /etc covers the two files as well.
+    mounts::mount_all(&step.mounts, root)
 }
 
 fn mount_dev(root: BorrowedFd<'_>) -> Result<(), SetupFailure> {
@@ -161,7 +165,7 @@ fn mount_dev(root: BorrowedFd<'_>) -> Result<(), SetupFailure> {
 /// `resolv.conf` and `hosts` come from a tmpfs that has no place of its own, so that the step's mount
 /// table names no file of the builder's.
 fn mount_files(step: &Step, root: BorrowedFd<'_>) -> Result<(), SetupFailure> {
-    let tree = mount::detached_tmpfs("1m").during(Part::Sandbox, "making a tmpfs")?;
+    let tree = mount::detached_tmpfs(Some(1 << 20), 0o755, true).during(Part::Sandbox, "making a tmpfs")?;
     for (path, content) in [("etc/resolv.conf", &step.resolv_conf), ("etc/hosts", &step.hosts)] {
         let what = format!("mounting /{path}");
         let name = OsStr::new(path.rsplit('/').next().unwrap_or(path));

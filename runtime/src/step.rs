@@ -1,5 +1,6 @@
 //! What a step is, and how it can end.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,69 @@ pub struct Step {
     pub hosts: Vec<u8>,
     /// Content of `/etc/resolv.conf` in the step.
     pub resolv_conf: Vec<u8>,
+    /// What is mounted besides, one after the other: a later mount on the same or a shallower target
+    /// covers an earlier one.
+    pub mounts: Vec<Mount>,
+}
+
+/// Something to mount in a step besides what every step has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where: an absolute path without `.` and `..`. Links of the image are followed inside its root. Not
+    /// the root itself, and nothing below `/proc`.
+    pub target: String,
+    /// What.
+    pub source: MountSource,
+    /// Whether it, and all that is mounted inside the source, is read-only.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A directory or a single file that is there.
+    Bind {
+        /// A trusted directory in the builder's mount namespace.
+        root: PathBuf,
+        /// A path below it, which links never lead out of; empty or `/` for `root` itself.
+        path: String,
+    },
+    /// A new tmpfs. It has the mode of the directory that it covers, and 1777 where there was none, which
+    /// is what runc makes of a mount without a mode.
+    Tmpfs {
+        /// Its limit in bytes; `None` leaves it to the kernel, which takes half of the memory.
+        size: Option<u64>,
+    },
+    /// A file that lies in no file system but in the mount: a secret. Nothing in it can be executed.
+    File {
+        /// What it holds.
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+impl fmt::Debug for MountSource {
+    /// Without the content of a file, which may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MountSource::Bind { root, path } => {
+                f.debug_struct("Bind").field("root", root).field("path", path).finish()
+            }
+            MountSource::Tmpfs { size } => f.debug_struct("Tmpfs").field("size", size).finish(),
+            MountSource::File { content, mode, uid, gid } => f
+                .debug_struct("File")
+                .field("bytes", &content.len())
+                .field("mode", mode)
+                .field("uid", uid)
+                .field("gid", gid)
+                .finish(),
+        }
+    }
 }
 
 /// How a step ended.
@@ -58,6 +122,8 @@ pub struct SetupFailure {
 pub enum Part {
     /// Namespaces and mounts: the environment.
     Sandbox,
+    /// One of [`Step::mounts`].
+    Mount,
     /// Its user, groups or capabilities.
     Identity,
     /// Its working directory.

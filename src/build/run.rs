@@ -76,6 +76,9 @@ pub enum RunError {
     /// The sandbox could not be made.
     #[error("cannot make the sandbox of the step: {0}")]
     Sandbox(SetupFailure),
+    /// One of its `--mount`s could not be made.
+    #[error("cannot make a mount of the step: {0}")]
+    Mount(SetupFailure),
     /// Something else failed.
     #[error("{what}: {source}")]
     Io {
@@ -141,8 +144,10 @@ pub fn run(
         hostname: HOSTNAME.to_owned(),
         hosts: HOSTS.to_vec(),
         resolv_conf: workshop.resolv_conf.clone(),
+        mounts: Vec::new(),
     };
-    let mut points = MountPoints::prepare(root).map_err(io_error("cannot make the step's mount points"))?;
+    let mut points =
+        MountPoints::prepare(root, &spec.mounts).map_err(io_error("cannot make the step's mount points"))?;
     let tail = Mutex::new(Tail::new(TAIL_LINES, TAIL_BYTES));
     let outcome = watch(workshop, &spec, task, progress, &tail);
     let removed = points.remove();
@@ -235,6 +240,7 @@ fn not_started(failure: SetupFailure, spec: &Step) -> RunError {
         },
         Part::Identity => RunError::Id { uid: spec.uid, gid: spec.gid, reason: failure.to_string() },
         Part::Sandbox => RunError::Sandbox(failure),
+        Part::Mount => RunError::Mount(failure),
     }
 }
 

@@ -60,14 +60,33 @@ pub fn make_read_only(at: impl AsFd, recursive: bool) -> io::Result<()> {
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A new tmpfs that is mounted nowhere.
-pub fn detached_tmpfs(size: &str) -> io::Result<OwnedFd> {
+/// A new tmpfs that is mounted nowhere: with a limit in bytes, and with the mode of its root directory. No
+/// devices and no set-user-id programs in it; with `noexec` no programs at all.
+pub fn detached_tmpfs(size: Option<u64>, mode: u32, noexec: bool) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    rustix::mount::fsconfig_set_string(&context, "size", size)?;
-    rustix::mount::fsconfig_set_string(&context, "mode", "0755")?;
+    rustix::mount::fsconfig_set_string(&context, "source", "tmpfs")?;
+    if let Some(size) = size {
+        rustix::mount::fsconfig_set_string(&context, "size", size.to_string())?;
+    }
+    rustix::mount::fsconfig_set_string(&context, "mode", format!("{mode:o}"))?;
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    if noexec {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
     Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A copy, mounted nowhere yet, of what is visible at a handle, with all that is mounted below it.
+///
+/// With all, because a part of a tree that another user namespace has put together may not be shown
+/// without the mounts that cover it: mount_namespaces(7), "locked".
+pub fn detach_tree(at: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(rustix::mount::open_tree(at, "", flags)?)
 }
 
 /// A mount of the one file `name` in a mounted or detached tree, mounted nowhere yet.
