@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use ureq::http::{Method, Request, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, SendBody};
@@ -19,6 +19,7 @@ use ureq::{Agent, Body, SendBody};
 use super::config::Security;
 use super::error::ConnectionError;
 use super::proxy::Proxies;
+use super::roots::roots;
 use super::url::{Scheme, Url};
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -196,7 +197,7 @@ impl Http {
         };
         // Reading the certificates takes milliseconds, which is for those who look at them.
         let roots = match security {
-            Security::Strict => self.roots.get_or_init(native_roots).clone(),
+            Security::Strict => self.roots.get_or_init(roots).clone(),
             Security::Relaxed => RootCerts::WebPki,
         };
         let tls = TlsConfig::builder()
@@ -255,21 +256,6 @@ fn proxy_of(address: &str) -> Result<ureq::Proxy, ConnectionError> {
         ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(proxy),
         _ => Err(wrong("is a SOCKS proxy, which cooper does not know; use an HTTP proxy")),
     }
-}
-
-/// The machine's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` choose. Where there
-/// are none and nobody chose, the Mozilla ones compiled in: small images have no bundle.
-fn native_roots() -> RootCerts {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!("certificates: {error}");
-    }
-    let chosen = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
-    if found.certs.is_empty() && !chosen {
-        tracing::debug!("no certificates on this machine, using those compiled in");
-        return RootCerts::WebPki;
-    }
-    found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).into()
 }
 
 /// Looks names up on the calling thread. `ureq`'s own resolver uses a thread that it does not wait for

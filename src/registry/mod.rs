@@ -22,6 +22,7 @@ mod http;
 mod proxy;
 pub mod pull;
 pub mod push;
+mod roots;
 mod url;
 mod workers;
 
