@@ -12,6 +12,7 @@
 //! everything is opened by a descriptor and one name, and no link is followed by the kernel.
 
 pub mod directory;
+pub mod git;
 pub mod git_url;
 pub mod hash;
 mod resolve;

@@ -1,0 +1,618 @@
+//! Fetches Git repositories, with the `git` program.
+//!
+//! [`Git::resolve`] asks which commit is meant, which is all that a cached step needs to know;
+//! [`Git::checkout`] brings its files below the command's work directory, to be removed with it.
+//!
+//! **What the program is told.** It gets an environment of its own: no variable but those named in
+//! [`KEPT`], no system or user configuration, no hooks, templates, filters and credential helpers, no
+//! prompts, and only the transport that the address says. Names are never in a place where they could be
+//! options. What a user names on the command line is fetched with what that user has: `~/.netrc`, an SSH
+//! agent, the keys and known hosts of `~/.ssh`. What a Containerfile names is fetched with nothing of the
+//! user's, and not by SSH ([`Credentials`]).
+//!
+//! **What comes out** depends on the commit only: files are 0644 or 0755 and directories 0755, all with the
+//! commit's own time, where `git` would leave the umask's modes and the time of day.
+//!
+//! A repository may hold any links. The directory that an address names is found without leaving the
+//! repository, and what is below it is untrusted like every context.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cooper_runtime::sys::fs::{self as sysfs, FileKind, Time};
+
+use super::git_url::{GitRef, Transport, redacted};
+use crate::store::WorkDir;
+
+/// Variables of cooper's environment that `git` sees: where programs are, and how the network is reached.
+pub const KEPT: &[&str] = &[
+    "PATH",
+    "TMPDIR",
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+/// Those that it sees as well when the user has named the repository.
+const KEPT_FOR_USER: &[&str] =
+    &["HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "GIT_SSH", "GIT_SSH_COMMAND"];
+
+/// Read as the user's own configuration, in place of it. A file and not `-c`, as that would not reach
+/// the program that serves a repository of this machine.
+const CONFIGURATION: &str = "\
+[core]
+	hooksPath = /dev/null
+	attributesFile = /dev/null
+	excludesFile = /dev/null
+	fsmonitor = false
+	autocrlf = false
+	logAllRefUpdates = false
+[init]
+	defaultBranch = master
+	templateDir =
+[credential]
+	helper =
+[fetch]
+	recurseSubmodules = false
+	writeCommitGraph = false
+[submodule]
+	recurse = false
+[gc]
+	auto = 0
+[maintenance]
+	auto = false
+[protocol]
+	version = 2
+[http]
+	lowSpeedLimit = 1
+	lowSpeedTime = 60
+";
+
+/// Whose rights a repository is fetched with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// The user's own: it was named on the command line.
+    User,
+    /// Nobody's: it was named by a Containerfile, which others may have written.
+    None,
+}
+
+/// A commit, as a repository has named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// Its full id: 40 hexadecimal digits, or 64 where the repository uses SHA-256.
+    pub id: String,
+    /// The branch or tag that led to it, in full: `refs/heads/main`.
+    pub name: Option<String>,
+}
+
+/// What a checkout consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkout {
+    /// Whether `.git` stays. Only for a whole repository: with a directory of one it goes.
+    pub keep_git_dir: bool,
+    /// Whether submodules are fetched, and theirs.
+    pub submodules: bool,
+}
+
+impl Checkout {
+    /// What an address says; `keep_git_dir` is for where it says nothing of `.git`.
+    pub fn of(from: &GitRef, keep_git_dir: bool) -> Checkout {
+        Checkout {
+            keep_git_dir: from.keep_git_dir.unwrap_or(keep_git_dir) && from.subdir.is_none(),
+            submodules: from.submodules.unwrap_or(true),
+        }
+    }
+}
+
+/// A repository that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum GitError {
+    /// No `git` on this machine.
+    #[error("cannot fetch {repository}: there is no program `git` in PATH")]
+    Missing {
+        /// Its address.
+        repository: String,
+    },
+    /// Fetching by SSH what a Containerfile names.
+    #[error("{repository} is reached by SSH, which would need keys of yours")]
+    Ssh {
+        /// Its address.
+        repository: String,
+    },
+    /// `git` says no.
+    #[error("git cannot {what} {repository}: {reason}")]
+    Failed {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// Its address.
+        repository: String,
+        /// The last lines that it printed.
+        reason: String,
+    },
+    /// No such branch, tag or commit.
+    #[error("{repository} has no branch, tag or commit `{reference}`")]
+    NoReference {
+        /// Its address.
+        repository: String,
+        /// What was asked for.
+        reference: String,
+    },
+    /// A repository without a single commit.
+    #[error("{repository} has no commits on its default branch")]
+    Empty {
+        /// Its address.
+        repository: String,
+    },
+    /// Another commit than was announced.
+    #[error("{repository} has the commit {found} where {expected} was expected")]
+    Checksum {
+        /// Its address.
+        repository: String,
+        /// What the commit had to begin with.
+        expected: String,
+        /// The commit.
+        found: String,
+    },
+    /// The directory in the repository is missing or no directory, or leads out.
+    #[error("{repository} has no usable directory `{subdir}`: {reason}")]
+    Subdirectory {
+        /// Its address.
+        repository: String,
+        /// The directory.
+        subdir: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A file operation failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl GitError {
+    fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> GitError + 'a {
+        move |source| GitError::Io { what, path: path.to_owned(), source }
+    }
+
+    /// Whether it is this machine that lacks something.
+    pub fn is_environment(&self) -> bool {
+        matches!(self, GitError::Missing { .. })
+    }
+
+    /// What would help.
+    pub fn hint(&self) -> Option<&'static str> {
+        let says = |reason: &str, texts: &[&str]| texts.iter().any(|text| reason.contains(text));
+        match self {
+            GitError::Missing { .. } => {
+                Some("install git, for example with `apt install git` or `dnf install git`")
+            }
+            GitError::Ssh { .. } => Some(
+                "hand it in with --build-context NAME=ADDRESS and use COPY --from=NAME, or use its https address",
+            ),
+            GitError::Failed { reason, .. } if says(reason, &["dubious ownership"]) => {
+                Some("`git config --global --add safe.directory DIR` says that the repository may be trusted")
+            }
+            GitError::Failed { reason, .. } if says(reason, &["Host key verification"]) => {
+                Some("connect once with ssh, to see whether the host is the right one")
+            }
+            GitError::Failed { reason, .. }
+                if says(
+                    reason,
+                    &["could not read Username", "Authentication failed", "Permission denied (publickey"],
+                ) =>
+            {
+                Some(
+                    "either there is no such repository, or it is private: on the command line, an SSH agent and \
+                     ~/.netrc are used, and credential helpers are not",
+                )
+            }
+            GitError::Failed { reason, .. } if says(reason, &["transport 'file' not allowed"]) => {
+                Some("a submodule of this machine is not fetched; `?submodules=false` leaves submodules out")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Runs `git` for one command of cooper.
+#[derive(Debug)]
+pub struct Git<'a> {
+    work: &'a WorkDir,
+    credentials: Credentials,
+    program: OsString,
+}
+
+impl<'a> Git<'a> {
+    /// Fetches below `work`.
+    pub fn new(work: &'a WorkDir, credentials: Credentials) -> Git<'a> {
+        Git { work, credentials, program: OsString::from("git") }
+    }
+
+    /// Asks which commit is meant. No files are fetched; for a full id nobody is asked at all.
+    ///
+    /// # Errors
+    /// When the repository cannot be reached, does not have it, or has another than `checksum` says.
+    pub fn resolve(&self, from: &GitRef) -> Result<Commit, GitError> {
+        let job = Job::new(self, from)?;
+        let (commit, tag) = job.resolve()?;
+        match &from.checksum {
+            // An annotated tag is an object of its own, and may be what somebody wrote down.
+            Some(expected)
+                if ![Some(&commit.id), tag.as_ref()].iter().flatten().any(|id| id.starts_with(expected)) =>
+            {
+                Err(GitError::Checksum {
+                    repository: redacted(&from.remote),
+                    expected: expected.clone(),
+                    found: commit.id,
+                })
+            }
+            _ => Ok(commit),
+        }
+    }
+
+    /// Fetches a commit's files, and gives the directory that the address means.
+    ///
+    /// # Errors
+    /// When the commit or a submodule cannot be fetched, or the directory is not there or leads out of the
+    /// repository.
+    pub fn checkout(&self, from: &GitRef, commit: &Commit, options: Checkout) -> Result<PathBuf, GitError> {
+        let job = Job::new(self, from)?;
+        let dir = self.work.fresh("git-");
+        fs::create_dir(&dir).map_err(GitError::io("cannot create", &dir))?;
+        job.fetch(&dir, commit, options.keep_git_dir)?;
+        job.git(&dir, "check out", &["checkout", "--quiet", "--force", "--detach", &commit.id])?;
+        if options.submodules && fs::symlink_metadata(dir.join(".gitmodules")).is_ok_and(|m| m.is_file()) {
+            job.submodules(&dir)?;
+        }
+        let time = job.git(&dir, "read the commit of", &["log", "-1", "--format=%ct", &commit.id, "--"])?;
+        let time = Time { sec: time.trim().parse().unwrap_or(0), nsec: 0 };
+        if options.keep_git_dir {
+            job.clean_git_dir(&dir)?;
+        }
+        settle(&dir, options.keep_git_dir, time).map_err(GitError::io("cannot prepare", &dir))?;
+        job.subdirectory(&dir)
+    }
+}
+
+/// One repository, being asked.
+struct Job<'a> {
+    from: &'a GitRef,
+    /// As messages call it.
+    repository: String,
+    program: &'a OsStr,
+    work: &'a Path,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl<'a> Job<'a> {
+    fn new(git: &'a Git<'_>, from: &'a GitRef) -> Result<Job<'a>, GitError> {
+        let repository = redacted(&from.remote);
+        if git.credentials == Credentials::None && from.transport == Transport::Ssh {
+            return Err(GitError::Ssh { repository });
+        }
+        let work = git.work.path();
+        let mut job = Job {
+            from,
+            repository,
+            program: &git.program,
+            work,
+            environment: environment(git.credentials, work),
+        };
+        let configuration = work.join("gitconfig");
+        let mut text = CONFIGURATION.to_owned();
+        if from.transport == Transport::File && git.credentials == Credentials::User {
+            text += &job.trusted_directories();
+        }
+        fs::write(&configuration, text).map_err(GitError::io("cannot write", &configuration))?;
+        job.environment.push(("GIT_CONFIG_GLOBAL".into(), configuration.into()));
+        Ok(job)
+    }
+
+    /// The user's own word on whose repositories may be read, which is for this machine's ones only.
+    fn trusted_directories(&self) -> String {
+        let mut text = String::new();
+        for scope in ["--global", "--system"] {
+            let output = Command::new(self.program)
+                .args(["config", scope, "--includes", "--null", "--get-all", "safe.directory"])
+                .current_dir(self.work)
+                .stdin(Stdio::null())
+                .output();
+            for dir in output.iter().flat_map(|output| output.stdout.split(|b| *b == 0)) {
+                let dir = String::from_utf8_lossy(dir);
+                if !dir.is_empty() && !dir.contains(['\n', '\r']) {
+                    let quoted = dir.replace('\\', "\\\\").replace('"', "\\\"");
+                    text += &format!("[safe]\n\tdirectory = \"{quoted}\"\n");
+                }
+            }
+        }
+        text
+    }
+
+    fn resolve(&self) -> Result<(Commit, Option<String>), GitError> {
+        let Some(reference) = &self.from.reference else {
+            let listing = self.ask(&["HEAD"])?;
+            let head = listing.iter().find(|(_, name)| name == "HEAD");
+            let (id, _) = head.ok_or_else(|| GitError::Empty { repository: self.repository.clone() })?;
+            return Ok((Commit { id: id.clone(), name: None }, None));
+        };
+        if is_full_id(reference) {
+            return Ok((Commit { id: reference.clone(), name: None }, None));
+        }
+        // In the order of `git checkout`, for names that several kinds have.
+        let full = |prefix: &str| format!("{prefix}{}", reference.strip_prefix(prefix).unwrap_or(reference));
+        let names = [full("refs/"), full("refs/heads/"), full("refs/tags/")];
+        let peeled = names.each_ref().map(|name| format!("{name}^{{}}"));
+        let patterns: Vec<&str> = names.iter().chain(&peeled).map(String::as_str).collect();
+        let listing = self.ask(&patterns)?;
+        let find = |wanted: &str| listing.iter().find(|(_, name)| name == wanted).map(|(id, _)| id.clone());
+        for (name, peeled) in names.iter().zip(&peeled) {
+            let Some(object) = find(name) else { continue };
+            let commit = |id| Commit { id, name: Some(name.clone()) };
+            return Ok(match find(peeled) {
+                Some(id) => (commit(id), Some(object)),
+                None => (commit(object), None),
+            });
+        }
+        let short = (7..40).contains(&reference.len());
+        if short && reference.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok((Commit { id: self.expand(reference)?, name: None }, None));
+        }
+        Err(self.no_reference())
+    }
+
+    fn no_reference(&self) -> GitError {
+        let reference = self.from.reference.clone().unwrap_or_default();
+        GitError::NoReference { repository: self.repository.clone(), reference }
+    }
+
+    /// Id and name of what the repository has under these names.
+    fn ask(&self, patterns: &[&str]) -> Result<Vec<(String, String)>, GitError> {
+        let arguments = [&["ls-remote", "--quiet", "--", &self.from.remote], patterns].concat();
+        let listing = self.git(self.work, "read", &arguments)?;
+        let lines = listing.lines().filter_map(|line| line.split_once('\t'));
+        Ok(lines.filter(|(id, _)| is_full_id(id)).map(|(i, n)| (i.to_owned(), n.to_owned())).collect())
+    }
+
+    /// The commit whose id begins so. Nobody but the repository's whole history knows; its files stay
+    /// where they are.
+    fn expand(&self, short: &str) -> Result<String, GitError> {
+        let dir = tempfile::tempdir_in(self.work).map_err(GitError::io("cannot write in", self.work))?;
+        let dir = dir.path();
+        self.git(dir, "look through", &["init", "--quiet"])?;
+        let fetch = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--filter=tree:0",
+            "--",
+            &self.from.remote,
+            "+refs/*:refs/all/*",
+        ];
+        self.git(dir, "look through", &fetch)?;
+        let commit = format!("{short}^{{commit}}");
+        match self.git(
+            dir,
+            "look through",
+            &["rev-parse", "--verify", "--quiet", "--end-of-options", &commit],
+        ) {
+            Ok(id) => Ok(id.trim().to_owned()),
+            Err(GitError::Failed { .. }) => Err(self.no_reference()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Brings a commit, and no history where that can be, into a new repository at `dir`.
+    fn fetch(&self, dir: &Path, commit: &Commit, keep: bool) -> Result<(), GitError> {
+        let format = if commit.id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        self.git(dir, "make room for", &["init", "--quiet", format])?;
+        // Submodules whose address is relative need to know relative to what.
+        self.git(dir, "make room for", &["remote", "add", "--", "origin", &self.from.remote])?;
+        let has_it = || {
+            let commit = format!("{}^{{commit}}", commit.id);
+            self.git(dir, "find the commit in", &["cat-file", "-e", &commit]).is_ok()
+        };
+        let shallow =
+            ["fetch", "--quiet", "--no-tags", "--depth=1", "--update-head-ok", "--", &self.from.remote];
+        // What stays should know its own name, as a program that asks `git describe` will want to.
+        let by_name = commit.name.as_ref().map(|name| format!("+{name}:{name}"));
+        let first = by_name.as_deref().filter(|_| keep).unwrap_or(&commit.id);
+        for refspec in [Some(first), by_name.as_deref()].into_iter().flatten() {
+            if self.git(dir, "fetch", &[&shallow[..], &[refspec]].concat()).is_ok() && has_it() {
+                return Ok(());
+            }
+        }
+        // A server may refuse to be asked for an id, or know nothing of shallow histories.
+        let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+        let unshallow: &[&str] = if dir.join(".git/shallow").exists() { &["--unshallow"] } else { &[] };
+        let deep = [&["fetch", "--quiet"], unshallow, &["--", &self.from.remote], &all].concat();
+        self.git(dir, "fetch", &deep)?;
+        if has_it() { Ok(()) } else { Err(self.no_reference()) }
+    }
+
+    fn submodules(&self, dir: &Path) -> Result<(), GitError> {
+        let what = "fetch the submodules of";
+        let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
+        // A server that does not give single commits gives the whole history.
+        match self.git(dir, what, &[&update[..], &["--depth=1"]].concat()) {
+            Ok(_) => Ok(()),
+            Err(_) => self.git(dir, what, &update).map(drop),
+        }
+    }
+
+    /// What stays is as it would be after a clone, without passwords.
+    fn clean_git_dir(&self, dir: &Path) -> Result<(), GitError> {
+        let bare = match (self.from.remote.split_once("://"), self.repository != self.from.remote) {
+            (Some((scheme, rest)), true) => {
+                let host = rest.split_once('@').map_or(rest, |(_, host)| host);
+                format!("{scheme}://{host}")
+            }
+            _ => self.from.remote.clone(),
+        };
+        self.git(dir, "clean up", &["remote", "set-url", "--", "origin", &bare])?;
+        match fs::remove_file(dir.join(".git/FETCH_HEAD")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(GitError::io("cannot remove", dir)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn subdirectory(&self, dir: &Path) -> Result<PathBuf, GitError> {
+        let Some(subdir) = &self.from.subdir else { return Ok(dir.to_owned()) };
+        let wrong = |reason| GitError::Subdirectory {
+            repository: self.repository.clone(),
+            subdir: subdir.clone(),
+            reason,
+        };
+        // Nobody else writes here, so what the path means now it will mean later.
+        let root = dir.canonicalize().map_err(GitError::io("cannot open", dir))?;
+        let found = root.join(subdir).canonicalize().map_err(|_| wrong("it is not there"))?;
+        if !found.starts_with(&root) {
+            return Err(wrong("a symbolic link leads out of the repository"));
+        }
+        if found.strip_prefix(&root).is_ok_and(|inside| inside.starts_with(".git")) {
+            return Err(wrong("a symbolic link leads into `.git`"));
+        }
+        if !found.is_dir() {
+            return Err(wrong("it is not a directory"));
+        }
+        Ok(found)
+    }
+
+    /// Runs `git` and gives what it printed. `what` is a verb, for messages.
+    fn git(&self, dir: &Path, what: &'static str, arguments: &[&str]) -> Result<String, GitError> {
+        // Submodules come from wherever the repository says, but for this machine's own files.
+        let protocols = match (self.from.transport, arguments[0]) {
+            (Transport::Ssh, "submodule") => "https:http:git:ssh",
+            (_, "submodule") if self.has("SSH_AUTH_SOCK") => "https:http:git:ssh",
+            (_, "submodule") => "https:http:git",
+            (Transport::Https, _) => "https",
+            (Transport::Http, _) => "http:https",
+            (Transport::Git, _) => "git",
+            (Transport::Ssh, _) => "ssh",
+            (Transport::File, _) => "file",
+        };
+        let output = Command::new(self.program)
+            .args(arguments)
+            .current_dir(dir)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env("GIT_ALLOW_PROTOCOL", protocols)
+            .stdin(Stdio::null())
+            .output();
+        match output {
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
+                let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+                let last = lines[lines.len().saturating_sub(6)..].join("\n");
+                let reason = if last.is_empty() { output.status.to_string() } else { last };
+                let reason = reason.replace(&self.from.remote, &self.repository);
+                Err(GitError::Failed { what, repository: self.repository.clone(), reason })
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(GitError::Missing { repository: self.repository.clone() })
+            }
+            Err(source) => {
+                Err(GitError::Io { what: "cannot start", path: PathBuf::from(self.program), source })
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.environment.iter().any(|(n, _)| n == name)
+    }
+}
+
+fn environment(credentials: Credentials, work: &Path) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<(OsString, OsString)> = Vec::new();
+    let mut set = |name: &str, value: &OsStr| environment.push((name.into(), value.to_owned()));
+    let more: &[&str] = if credentials == Credentials::User { KEPT_FOR_USER } else { &[] };
+    for name in KEPT.iter().chain(more) {
+        if let Some(value) = std::env::var_os(name) {
+            set(name, &value);
+        }
+    }
+    // git knows these under names of its own.
+    for (name, theirs) in [("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")] {
+        if let Some(value) = std::env::var_os(name) {
+            set(theirs, &value);
+        }
+    }
+    if credentials == Credentials::None {
+        set("HOME", OsStr::new("/nonexistent"));
+    } else if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
+        // Nobody is asked anything: a build does not stand still for a password.
+        set("GIT_SSH_COMMAND", OsStr::new("ssh -o BatchMode=yes"));
+    }
+    for (name, value) in [
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_ATTR_NOSYSTEM", "1"),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("GIT_OPTIONAL_LOCKS", "0"),
+        ("LC_ALL", "C"),
+    ] {
+        set(name, OsStr::new(value));
+    }
+    // The store may lie inside some repository, which is none of ours.
+    set("GIT_CEILING_DIRECTORIES", work.parent().unwrap_or(work).as_os_str());
+    environment
+}
+
+fn is_full_id(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Gives all files below `dir`, and `dir` itself, modes and times that depend on the commit only, and
+/// removes `.git` unless it stays; submodules have one too.
+fn settle(dir: &Path, keep_git_dir: bool, time: Time) -> io::Result<()> {
+    let root = sysfs::open_dir(dir)?;
+    settle_below(&root, keep_git_dir, false, time)?;
+    sysfs::chmod_at(&root, OsStr::new("."), 0o755)?;
+    sysfs::set_mtime_at(&root, OsStr::new("."), time)
+}
+
+fn settle_below(dir: impl AsFd, keep_git_dir: bool, in_git_dir: bool, time: Time) -> io::Result<()> {
+    let dir = dir.as_fd();
+    for entry in sysfs::list(dir)? {
+        let name = entry.name.as_os_str();
+        let git_dir = name == ".git";
+        if git_dir && !keep_git_dir {
+            sysfs::remove_tree_at(dir, name)?;
+            continue;
+        }
+        let stat = sysfs::stat_at(dir, name)?;
+        match stat.kind {
+            FileKind::Directory => {
+                settle_below(sysfs::open_dir_at(dir, name)?, keep_git_dir, in_git_dir || git_dir, time)?;
+                sysfs::chmod_at(dir, name, 0o755)?;
+            }
+            // Objects are read-only in there.
+            FileKind::File if !in_git_dir => {
+                sysfs::chmod_at(dir, name, if stat.mode & 0o100 != 0 { 0o755 } else { 0o644 })?;
+            }
+            FileKind::File => sysfs::chmod_at(dir, name, (stat.mode & 0o755) | 0o444)?,
+            _ => {}
+        }
+        sysfs::set_mtime_at(dir, name, time)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
