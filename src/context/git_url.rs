@@ -371,7 +371,7 @@ fn short_name(remote: &str) -> &str {
 
 /// Undoes percent-encoding, and in a query also `+` for a blank; `None` for a broken escape, or when no
 /// UTF-8 comes of it.
-fn decode(text: &str, query: bool) -> Option<String> {
+pub(super) fn decode(text: &str, query: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

@@ -15,6 +15,7 @@ pub mod directory;
 pub mod git;
 pub mod git_url;
 pub mod hash;
+pub mod http;
 mod resolve;
 pub mod select;
 pub mod stat_cache;

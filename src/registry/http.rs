@@ -224,7 +224,9 @@ impl Http {
 
 fn next_url(from: &Url, location: &str, security: Security) -> Result<Url, &'static str> {
     let next = from.join(location).ok_or("which is not a usable address")?;
-    if next.scheme() == Scheme::Http && security == Security::Strict {
+    // What was plain from the start has nothing to lose; a registry begins with HTTPS where it is strict.
+    let given_up = from.scheme() == Scheme::Https && next.scheme() == Scheme::Http;
+    if given_up && security == Security::Strict {
         return Err(
             "without encryption, which is refused (behind a proxy, the registry may need to be told that it \
              is reached over https: `X-Forwarded-Proto`)",

@@ -2,6 +2,7 @@
 //!
 //! [`config`] decides where a name leads, from `registries.conf`; [`client`] does one exchange of the
 //! protocol at a time; [`mod@pull`] and [`mod@push`] move whole images between a registry and the store.
+//! [`web`] lends the connections to those who want a file of any other server.
 //! Nothing a registry says is believed: documents are capped in size and hashed, layers go through
 //! [`crate::store::Store::receive_blob`], which keeps what has the announced size and digest only.
 //!
@@ -24,6 +25,7 @@ pub mod pull;
 pub mod push;
 mod roots;
 mod url;
+pub mod web;
 mod workers;
 
 #[cfg(test)]
@@ -38,3 +40,4 @@ pub use document::{Document, DocumentError, Layer, Pulled};
 pub use error::{ConnectionError, RegistryError};
 pub use pull::{PullObserver, Resolved, fetch_layers, in_store, pull, resolve};
 pub use push::{PushObserver, push};
+pub use web::{Web, WebAnswer, WebError};
