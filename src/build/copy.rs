@@ -17,6 +17,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use crate::context::select::{Item, ItemKind, Selection, Source, names_directory};
 use crate::context::tree::join;
+pub use crate::dockerfile::mode::{Chmod, ChmodError};
 use write::Writer;
 
 /// Who is told of each owner that a file shall have.
@@ -41,49 +42,12 @@ pub trait OwnerSink {
 }
 
 /// How copied files differ from their sources.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CopyOptions {
     /// `--chown`: user and group of all that is copied or made. 0:0 without.
     pub chown: Option<(u32, u32)>,
     /// `--chmod`
     pub chmod: Option<Chmod>,
-}
-
-/// What `--chmod` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chmod(u32);
-
-/// A `--chmod` that is not understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChmodError {
-    /// A mode in letters.
-    #[error("symbolic modes are not there yet; use octal such as 755 instead of `{0}`")]
-    Symbolic(String),
-    /// No mode at all.
-    #[error("`{0}` is no mode: expected up to four octal digits such as 755")]
-    Malformed(String),
-}
-
-impl Chmod {
-    /// Reads the value of `--chmod`: octal.
-    ///
-    /// # Errors
-    /// For anything else.
-    pub fn parse(text: &str) -> Result<Chmod, ChmodError> {
-        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-            if let Some(mode) = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777) {
-                return Ok(Chmod(mode));
-            }
-        } else if text.contains(['+', '-', '=']) && text.starts_with(|c: char| "ugoa+-=".contains(c)) {
-            return Err(ChmodError::Symbolic(text.to_owned()));
-        }
-        Err(ChmodError::Malformed(text.to_owned()))
-    }
-
-    /// What becomes of a file that has `mode`.
-    pub fn apply(self, _mode: u32) -> u32 {
-        self.0
-    }
 }
 
 /// What was written.

@@ -11,6 +11,7 @@
 //! | `flags`, `heredoc`, `json`, `split` | the parts of an instruction |
 //! | [`words`] (`lex`, `pattern`) | `$variables`, quotes and escapes in a word, once variables are known |
 //! | [`ignore`], [`glob`] | `.dockerignore` patterns; wildcards of `COPY` and `ADD` |
+//! | [`mode`] | the value of `--chmod` |
 //! | [`error`] | what is wrong, where, and what to write instead |
 //!
 //! Offsets are bytes into the text that was given to [`parse`], a byte-order mark included.
@@ -26,6 +27,7 @@ mod instruction;
 mod json;
 mod lex;
 mod lines;
+pub mod mode;
 mod parser;
 mod pattern;
 mod split;

@@ -202,17 +202,20 @@ fn chmod_reaches_files_directories_and_made_parents() {
 }
 
 #[test]
-fn only_octal_modes_for_now() {
-    for (text, mode) in [("755", 0o755), ("0644", 0o644), ("4755", 0o4755), ("0", 0), ("00755", 0o755)] {
-        assert_eq!(Chmod::parse(text).unwrap().apply(0), mode, "{text}");
+fn symbolic_modes_change_each_file_from_what_it_had() {
+    let mut bench = Bench::new();
+    bench.file("d/sub/plain", "x");
+    bench.file("d/sub/program", "x");
+    for (path, mode) in [("d/sub/plain", 0o666), ("d/sub/program", 0o4710), ("d/sub", 0o700)] {
+        chmod(&bench.src(path), mode);
     }
-    for text in ["u+x", "go-w", "=r", "a=rx,u+w"] {
-        let message = Chmod::parse(text).unwrap_err().to_string();
-        assert!(message.starts_with("symbolic modes are not there yet; use octal such as 755"), "{message}");
-    }
-    for text in ["", "888", "10000", "0o755", "-1x", "rwx", "+755 "] {
-        assert!(Chmod::parse(text).is_err(), "{text}");
-    }
+    bench.options.chmod = Some(Chmod::parse("go-w,o+rX").unwrap());
+    bench.copy(&["d"], "/p/q");
+    let modes = ["p", "p/q", "p/q/sub", "p/q/sub/plain", "p/q/sub/program"].map(|path| bench.mode(path));
+    assert_eq!(modes, [0o755, 0o755, 0o705, 0o644, 0o4715]);
+    bench.options.chmod = Some(Chmod::parse("go=u").unwrap());
+    bench.copy(&["d/sub/program"], "/made/program");
+    assert_eq!((bench.mode("made"), bench.mode("made/program")), (0o777, 0o4777));
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl<'a> Writer<'a> {
             let (dir, name) = self.to.parent(&path).map_err(write_error("open the directory of", &path))?;
             let spot = Spot { dir, name, path: &path };
             self.maker.own(spot)?;
-            let mode = self.maker.mode(item.stat.mode);
+            let mode = self.maker.mode(item);
             fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", &path))?;
             self.maker.set_mtime(spot, item)?;
         }
@@ -113,10 +113,9 @@ impl<'a> Writer<'a> {
     pub(super) fn dress_made(&mut self, path: &[u8]) -> Result<(), CopyError> {
         let (dir, name) = self.to.parent(path).map_err(write_error("open the directory of", path))?;
         self.maker.own(Spot { dir, name, path })?;
-        match self.maker.options.chmod {
-            Some(chmod) => {
-                fs::chmod_at(dir, name, chmod.apply(0o755)).map_err(write_error("set the mode of", path))
-            }
+        match &self.maker.options.chmod {
+            Some(chmod) => fs::chmod_at(dir, name, chmod.apply(0o755, true))
+                .map_err(write_error("set the mode of", path)),
             None => Ok(()),
         }
     }
@@ -168,7 +167,7 @@ impl Maker<'_> {
             ItemKind::Directory | ItemKind::Hardlink(_) => unreachable!("written by Writer::directory"),
         }
         self.own(spot)?;
-        let mode = self.mode(item.stat.mode);
+        let mode = self.mode(item);
         fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", path))?;
         self.set_mtime(spot, item)
     }
@@ -199,7 +198,7 @@ impl Maker<'_> {
         self.report.bytes += size;
         self.own(spot)?;
         // chown clears setuid and capabilities, so it comes before them.
-        let mode = Permissions::from_mode(self.mode(item.stat.mode));
+        let mode = Permissions::from_mode(self.mode(item));
         to.set_permissions(mode).map_err(write_error("set the mode of", spot.path))?;
         if let Some(value) = &item.capability {
             fs::set_xattr_at(spot.dir, spot.name, OsStr::new("security.capability"), value)
@@ -249,8 +248,10 @@ impl Maker<'_> {
             .map_err(write_error("set the owner of", spot.path))
     }
 
-    fn mode(&self, mode: u32) -> u32 {
-        self.options.chmod.map_or(mode, |chmod| chmod.apply(mode))
+    fn mode(&self, item: &Item) -> u32 {
+        let mode = item.stat.mode;
+        let is_directory = item.kind == ItemKind::Directory;
+        self.options.chmod.as_ref().map_or(mode, |chmod| chmod.apply(mode, is_directory))
     }
 
     fn set_mtime(&self, spot: Spot<'_>, item: &Item) -> Result<(), CopyError> {
