@@ -80,11 +80,16 @@ fn mount_points_leave_no_trace() {
     let lab = Lab::with_busybox();
     lab.build_out("FROM busybox\nRUN rm -rf /etc/hosts /sys /dev 2>/dev/null; cat /etc/hosts > /dev/null");
     assert_eq!(lab.top_names("out"), Vec::<String>::new());
-    // From nothing at all: the static program alone.
-    lab.build_out(
-        "FROM busybox AS b\nFROM scratch\nCOPY --from=b /bin/busybox /touch\nRUN [\"/touch\", \"/made\"]",
+    // From nothing at all: the static program alone. The first step leaves /proc and /sys, the next nothing.
+    let from_nothing =
+        "FROM busybox AS b\nFROM scratch\nCOPY --from=b /bin/busybox /touch\nRUN [\"/touch\", \"/made\"]";
+    lab.build_out(from_nothing);
+    assert_eq!(lab.top_names("out"), ["made", "proc/", "sys/"]);
+    assert!(
+        lab.top_layer("out").iter().filter(|l| l.ends_with('/')).all(|l| l.starts_with("drwxr-xr-x 0/0"))
     );
-    assert_eq!(lab.top_names("out"), ["made"]);
+    lab.build_out(&format!("{from_nothing}\nRUN [\"/touch\", \"/more\"]"));
+    assert_eq!(lab.top_names("out"), ["more"]);
     // Where the image has a dangling link in the place of a file, the link stays what it was.
     std::fs::create_dir(lab.dir.join("ctx/links")).unwrap();
     std::os::unix::fs::symlink("../run/x/resolv.conf", lab.dir.join("ctx/links/resolv.conf")).unwrap();

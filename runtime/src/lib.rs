@@ -6,9 +6,9 @@
 //!   the ids that [`identity`] found it may use. Done once, while there is one thread.
 //! - [`launcher`] forks, still with one thread, a small process that starts steps from then on: the
 //!   builder may have as many threads as it likes.
-//! - [`step`] describes one process to run; [`mountpoint`] makes the places that its mounts need in
-//!   the root file system and removes them again without a trace; [`sandbox`] is what happens
-//!   between `clone` and `execve`.
+//! - [`step`] describes one process to run and what is mounted for it; [`mountpoint`] makes the places
+//!   that the mounts need in the root file system and removes them again; [`sandbox`] is what
+//!   happens between `clone` and `execve`.
 //! - [`in_root`] finds paths inside a root file system that may hold any links.
 //! - [`sys`] has the system calls, and all of the `unsafe`.
 

@@ -7,6 +7,7 @@
 //! | `stack` | the layers of stages under construction |
 //! | [`workshop`] | the user namespace and the launcher, opened when there is work |
 //! | [`run`](mod@run), [`copy`](mod@copy), [`workdir`] | carry out one step in a mounted root |
+//! | [`mounts`] | what a `RUN --mount` mounts: caches, secrets, what is written and thrown away |
 //! | [`archive`] | which sources of an `ADD` are archives |
 //! | [`users`] | who `USER` and `--chown` mean in an image |
 //! | [`packer`] | packs layers beside the next step |
@@ -17,6 +18,7 @@ pub mod assemble;
 pub mod copy;
 pub mod execute;
 pub mod images;
+pub mod mounts;
 pub mod packer;
 pub mod run;
 mod stack;

@@ -9,6 +9,7 @@ pub mod error;
 mod failure;
 pub mod import;
 mod log;
+pub mod prune;
 pub mod push;
 
 use std::path::PathBuf;
@@ -117,6 +118,7 @@ pub enum LogLevel {
 enum Command {
     Build(build::Arguments),
     Import(import::Arguments),
+    Prune(prune::Arguments),
     Push(push::Arguments),
 }
 
@@ -129,6 +131,7 @@ pub fn main() -> u8 {
     let result = cli.global.check().and_then(|()| match cli.command {
         Command::Build(arguments) => build::run(&cli.global, arguments),
         Command::Import(arguments) => import::run(&cli.global, arguments),
+        Command::Prune(arguments) => prune::run(&cli.global, arguments),
         Command::Push(arguments) => push::run(&cli.global, arguments),
     });
     match result {

@@ -4,7 +4,8 @@
 //! build know that an instruction was never run at all without knowing on what it would run.
 //! `layers/<diff ID>/<compression>` tells of a blob that holds a layer in another compression,
 //! `diff-ids/<digest>` what a blob unpacks to, `images/…` when an image was first made, and `context/…`
-//! the hashes of a build context's files.
+//! the hashes of a build context's files. `mounts/…` has directories that steps keep between builds: see
+//! `src/build/mounts/cache.rs`.
 
 use std::fs;
 use std::path::PathBuf;

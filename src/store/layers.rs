@@ -24,6 +24,16 @@ impl MapTag {
 }
 
 impl Store {
+    /// Where the cache mounts of all id maps lie.
+    pub fn cache_mounts_dir(&self) -> PathBuf {
+        self.root.join("cache/mounts")
+    }
+
+    /// Where the cache mounts of one id map lie: files in them have owners, like those of layers.
+    pub fn cache_mounts(&self, tag: &MapTag) -> PathBuf {
+        self.cache_mounts_dir().join(&tag.0)
+    }
+
     /// Where the unpacked layers of one id map lie.
     pub fn layers_dir(&self, tag: &MapTag) -> PathBuf {
         self.root.join("layers").join(&tag.0)

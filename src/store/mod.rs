@@ -4,6 +4,7 @@
 //! oci-layout, index.json, blobs/sha256/…   an OCI image layout; any reader of layouts can open it
 //! layers/<id map>/<diff ID>/               unpacked layers, in the form the kernel's overlay stacks
 //! cache/steps/…, cache/context/…           step key → layer; remembered file hashes
+//! cache/mounts/<id map>/<key>/<n>/         what RUN --mount=type=cache keeps, and locks beside it
 //! work/<name>/                             what a running command is making
 //! lock                                     shared by every command, alone for a collector
 //! version                                  the format's number
