@@ -5,19 +5,19 @@ use std::io::{self, Read};
 use cooper_runtime::in_root::{self, Walk};
 use cooper_runtime::sys::fs;
 
-use crate::context::{ItemKind, Selection};
+use crate::context::{ItemKind, Origin, Selection};
 use crate::layer::decompress::decompressor;
 use crate::layer::read::TarReader;
 
 /// The first source that `ADD` would extract instead of copying.
 pub fn first(selection: &Selection) -> io::Result<Option<String>> {
     for source in &selection.sources {
-        let [only] = source.items.as_slice() else { continue };
+        let ([only], Origin::Tree(tree)) = (source.items.as_slice(), &source.origin) else { continue };
         if only.kind != ItemKind::File {
             continue;
         }
         let walk = Walk { follow_last: false, make_dir: None };
-        let place = in_root::find(selection.tree.root(), &source.location, walk)?;
+        let place = in_root::find(tree.root(), &source.location, walk)?;
         if is_archive(fs::open_file_at(&place.dir, &place.name)?)? {
             return Ok(Some(String::from_utf8_lossy(&source.location).into_owned()));
         }

@@ -142,10 +142,11 @@ pub fn copy_into(
         root,
         dest,
         into_directory: selection.dest_is_directory || names_directory(dest),
-        writer: Writer::new(root, &selection.tree, options, owners),
+        writer: Writer::new(root, options, owners),
         made: Vec::new(),
     };
     for source in &selection.sources {
+        copy.writer.begin(source);
         match source.items.first() {
             Some(item) if item.kind == ItemKind::Directory => copy.directory(source)?,
             Some(item) => copy.single(source, item)?,

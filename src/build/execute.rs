@@ -13,7 +13,9 @@ use super::stack::{Fresh, Layer, StageEnd, StepRecord, image_end};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
 use super::{BuildError, Options, StepError, archive, users, workdir};
-use crate::context::{DirectoryContext, IgnoreRules, Selection, SourceTree, StatCache, select};
+use crate::context::{
+    DirectoryContext, IgnoreRules, SelectOptions, Selection, SourceTree, StatCache, select,
+};
 use crate::image::{ChainId, DiffId, Digest};
 use crate::plan::key::{self, Description, InstructionKey};
 use crate::plan::{Action, Base, CopyFrom, CopyStep, Plan, Stage, Step};
@@ -339,7 +341,7 @@ impl Executor<'_, '_> {
                 (Some(selection), time)
             }
             (_, selection) => {
-                let newest = selection.as_ref().map_or(i64::MIN, newest_mtime);
+                let newest = selection.as_ref().and_then(Selection::newest_mtime).unwrap_or(i64::MIN);
                 (selection, newest)
             }
         };
@@ -508,13 +510,7 @@ impl From<BuildError> for Failure {
 
 fn select_sources(tree: &SourceTree, copy: &CopyStep<FoundImage>) -> Result<Selection, StepError> {
     let sources: Vec<&str> = copy.sources.iter().map(|(s, _)| s.as_str()).collect();
-    Ok(select(tree, &sources, copy.dest.as_bytes())?)
-}
-
-/// The newest modification time among what is copied, seconds since 1970.
-fn newest_mtime(selection: &Selection) -> i64 {
-    let items = selection.sources.iter().flat_map(|s| &s.items);
-    items.map(|i| i.stat.mtime.sec).max().unwrap_or(i64::MIN)
+    Ok(select(tree, &sources, copy.dest.as_bytes(), &SelectOptions::default())?)
 }
 
 /// `ADD` extracts what is an archive; copying it as a file instead would be another image.

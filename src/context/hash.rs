@@ -12,7 +12,7 @@ use std::thread;
 
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
-use super::select::{ItemKind, SelectError, Selection};
+use super::select::{ItemKind, Origin, SelectError, Selection};
 use super::stat_cache::{ContentHash, StatCache, clock};
 use super::tree::{Cursor, SourceTree};
 use sha2::{Digest as _, Sha256};
@@ -49,6 +49,7 @@ impl Selection {
                 hash.bytes(&item.path);
                 let mode = u64::from(item.stat.mode);
                 match &item.kind {
+                    ItemKind::Directory if item.on_the_way => hash.tagged(b'w', mode),
                     ItemKind::Directory => hash.tagged(b'd', if at == 0 { 0 } else { mode }),
                     ItemKind::File => {
                         hash.tagged(b'f', mode);
@@ -82,32 +83,41 @@ impl Selection {
 
     /// The digests of the regular files, in order.
     fn contents(&self, cache: &mut StatCache) -> Result<Vec<ContentHash>, SelectError> {
-        let remembered = self.tree.is_context();
         let empty = Sha256::digest(b"").into();
         let mut digests = Vec::new();
-        let mut unknown = Vec::new();
+        let mut unknown: Vec<Unknown<'_>> = Vec::new();
         for source in &self.sources {
             for item in source.items.iter().filter(|item| item.kind == ItemKind::File) {
+                let tree = match &source.origin {
+                    Origin::Tree(tree) => tree,
+                    Origin::Text(text) => {
+                        digests.push(Sha256::digest(text).into());
+                        continue;
+                    }
+                };
                 let location = source.location_of(item);
                 let known = match item.stat.size {
                     0 => Some(empty),
-                    _ if remembered => cache.get(&location, &item.stat),
+                    _ if tree.is_context() => cache.get(&location, &item.stat),
                     _ => None,
                 };
                 match known {
                     Some(digest) => digests.push(digest),
                     None => {
-                        unknown.push(Unknown { at: digests.len(), location, stat: item.stat });
+                        unknown.push(Unknown { at: digests.len(), tree, location, stat: item.stat });
                         digests.push(empty);
                     }
                 }
             }
         }
-        for (at, hashed) in hash_all(&self.tree, &unknown)? {
-            let file = &unknown[at];
-            digests[file.at] = hashed.content;
-            if remembered {
-                cache.remember(&file.location, &hashed.stat, hashed.content, hashed.when);
+        for files in unknown.chunk_by(|a, b| a.tree.is(b.tree)) {
+            let tree = files[0].tree;
+            for (at, hashed) in hash_all(tree, files)? {
+                let file = &files[at];
+                digests[file.at] = hashed.content;
+                if tree.is_context() {
+                    cache.remember(&file.location, &hashed.stat, hashed.content, hashed.when);
+                }
             }
         }
         Ok(digests)
@@ -115,9 +125,10 @@ impl Selection {
 }
 
 /// A file whose content has to be read.
-struct Unknown {
+struct Unknown<'t> {
     /// Where its digest belongs.
     at: usize,
+    tree: &'t SourceTree,
     location: Vec<u8>,
     stat: Stat,
 }
@@ -132,7 +143,7 @@ struct Hashed {
 }
 
 /// Hashes all `files`; the results name them by index, in any order.
-fn hash_all(tree: &SourceTree, files: &[Unknown]) -> Result<Vec<(usize, Hashed)>, SelectError> {
+fn hash_all(tree: &SourceTree, files: &[Unknown<'_>]) -> Result<Vec<(usize, Hashed)>, SelectError> {
     let bytes: u64 = files.iter().map(|file| file.stat.size).sum();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = match files.len() {
@@ -215,7 +226,7 @@ fn wait_until_gone(before: Option<u64>) {
 fn hash_file(
     tree: &SourceTree,
     cursor: &mut Cursor<'_>,
-    file: &Unknown,
+    file: &Unknown<'_>,
     buffer: &mut [u8],
 ) -> Result<Hashed, SelectError> {
     let io = |e| SelectError::io(tree, &file.location, e);

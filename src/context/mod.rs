@@ -5,6 +5,7 @@
 //! | [`directory`] | opens a build context, and reads its `.dockerignore` |
 //! | [`tree`] | a directory that may be copied from: the context, or the root of a stage or image |
 //! | [`mod@select`] | source words → the files that they mean, with what `stat` says of each |
+//! | `wanted` | what `--parents` and `--exclude` want of a directory |
 //! | [`hash`] | a selection → the digest that a step's cache key is made of |
 //! | [`stat_cache`] | remembers hashes of files that did not change, in `cache/context/` |
 //!
@@ -20,8 +21,9 @@ mod resolve;
 pub mod select;
 pub mod stat_cache;
 pub mod tree;
+mod wanted;
 
 pub use directory::{ContextError, DirectoryContext, IgnoreRules};
-pub use select::{Item, ItemKind, SelectError, Selection, Source, select};
+pub use select::{Item, ItemKind, Origin, SelectError, SelectOptions, Selection, Source, select};
 pub use stat_cache::StatCache;
 pub use tree::SourceTree;

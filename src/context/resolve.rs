@@ -116,6 +116,29 @@ pub(super) fn resolve(tree: &SourceTree, names: &[Vec<u8>]) -> Result<Found, Los
     Ok(Found { path: here, stat })
 }
 
+/// Makes sure that `names` lead from the directory `base` to something, through no link on the way.
+pub(super) fn exists(tree: &SourceTree, base: &[u8], names: &[Vec<u8>]) -> Result<(), Lost> {
+    let mut cursor = Cursor::new(tree.root());
+    let mut here = base.to_owned();
+    for (name, more) in names.iter().zip((0..names.len()).rev()) {
+        let dir = cursor.dir(&here).map_err(|e| Lost::Io(here.clone(), e))?;
+        let path = join(&here, name);
+        let stat = match fs::try_stat_at(dir, OsStr::from_bytes(name)) {
+            Ok(Some(stat)) => stat,
+            Ok(None) => return Err(Lost::Missing(path)),
+            Err(e) => return Err(Lost::Io(path, e)),
+        };
+        if tree.hides(&path, stat.kind) {
+            return Err(Lost::Excluded(path));
+        }
+        if more > 0 && stat.kind != FileKind::Directory {
+            return Err(Lost::NotADirectory(path));
+        }
+        here = path;
+    }
+    Ok(())
+}
+
 /// What can go wrong with a wildcard, other than matching nothing.
 #[derive(Debug)]
 pub(super) enum WildcardError {

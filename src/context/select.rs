@@ -9,30 +9,57 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::vec;
 
-use cooper_runtime::sys::fs::{self, DirEntry, FileKind, Stat};
+use cooper_runtime::sys::fs::{self, DirEntry, FileKind, Stat, Time};
 
 use super::directory::IgnoreLine;
 use super::resolve::{self, Found, Lost, WildcardError};
 use super::tree::{Cursor, SourceTree, join};
+use super::wanted::{Wanted, Way};
 use crate::dockerfile::glob::BadPattern;
-use crate::dockerfile::ignore::Above;
+use crate::dockerfile::ignore::{Above, IgnoreProblem};
+
+/// How a COPY or ADD selects.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelectOptions {
+    /// `--parents`: what is copied keeps its path below the destination, as far as it was written behind
+    /// a `/./`; and `**` spans directories.
+    pub parents: bool,
+    /// `--exclude`: patterns as in an ignore file, for paths below each directory that is copied. A source
+    /// that is no directory is copied whatever they say, as BuildKit does it; see
+    /// [`Selection::not_excluded`].
+    pub excludes: Vec<Vec<u8>>,
+}
 
 /// What a COPY or ADD copies. Ends up in no particular place until it is written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Where from.
-    pub tree: SourceTree,
     /// One for each source word or match of a wildcard, in order. Empty when wildcards matched nothing.
     pub sources: Vec<Source>,
-    /// Whether the destination was written as a directory: with a slash at its end, or as `.`.
+    /// Whether the destination is a directory whatever is there: because it was written with a slash at
+    /// its end, or as `.`, or because of `--parents`.
     pub dest_is_directory: bool,
+    /// Sources that are no directories and that a pattern of `--exclude` would match by their name. They
+    /// are copied; whoever wrote this may not expect it.
+    pub not_excluded: Vec<String>,
+}
+
+/// Where a source's content is.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// In a file or directory of this tree.
+    Tree(SourceTree),
+    /// Here: the text of a here-document.
+    Text(Arc<[u8]>),
 }
 
 /// A file, or the content of a directory.
 #[derive(Debug, Clone)]
 pub struct Source {
+    /// Where from.
+    pub origin: Origin,
     /// The last name of the source as it was written or matched; empty for the root of the tree. A single
     /// file gets this name when it is put into a directory.
     pub name: Vec<u8>,
@@ -54,6 +81,9 @@ pub struct Item {
     pub stat: Stat,
     /// The value of `security.capability`, from stages and images only.
     pub capability: Option<Vec<u8>>,
+    /// Whether this is a directory that is copied only because something below it is. Where there is one
+    /// at the destination already, that one keeps its owner.
+    pub on_the_way: bool,
 }
 
 /// What an item is.
@@ -90,6 +120,63 @@ impl Source {
 }
 
 impl Selection {
+    /// A text that is written as a file called `name`, mode 0644: a here-document.
+    pub fn inline(name: impl Into<Vec<u8>>, content: impl Into<Vec<u8>>) -> Selection {
+        let content: Vec<u8> = content.into();
+        let never = Time::default();
+        let stat = Stat {
+            kind: FileKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: content.len() as u64,
+            mtime: never,
+            ctime: never,
+            dev: 0,
+            ino: 0,
+            nlink: 1,
+            rdev: (0, 0),
+        };
+        let item = Item { path: Vec::new(), kind: ItemKind::File, stat, capability: None, on_the_way: false };
+        let origin = Origin::Text(content.into());
+        let source = Source { origin, name: name.into(), location: Vec::new(), items: vec![item] };
+        Selection { sources: vec![source], ..Selection::default() }
+    }
+
+    /// The regular file at `path` of `tree` alone, to be written under `name`. It is ours to change, as a
+    /// file that was downloaded, and is given `mode` and `mtime` first.
+    ///
+    /// # Errors
+    /// When it is no regular file, or cannot be changed.
+    pub fn single_file(
+        tree: &SourceTree,
+        path: &[u8],
+        name: impl Into<Vec<u8>>,
+        mode: u32,
+        mtime: Time,
+    ) -> Result<Selection, SelectError> {
+        let io = |e| SelectError::io(tree, path, e);
+        let mut cursor = Cursor::new(tree.root());
+        let (dir, file) = cursor.parent(path).map_err(io)?;
+        let kind = fs::stat_at(dir, file).map_err(io)?.kind;
+        if kind != FileKind::File {
+            return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+        }
+        fs::chmod_at(dir, file, mode).and_then(|()| fs::set_mtime_at(dir, file, mtime)).map_err(io)?;
+        let stat = fs::stat_at(dir, file).map_err(io)?;
+        let item = Item { path: Vec::new(), kind: ItemKind::File, stat, capability: None, on_the_way: false };
+        let origin = Origin::Tree(tree.clone());
+        let source = Source { origin, name: name.into(), location: path.to_owned(), items: vec![item] };
+        Ok(Selection { sources: vec![source], ..Selection::default() })
+    }
+
+    /// Adds what another selection has, to be written after what is there.
+    pub fn append(&mut self, mut other: Selection) {
+        self.sources.append(&mut other.sources);
+        self.dest_is_directory |= other.dest_is_directory;
+        self.not_excluded.append(&mut other.not_excluded);
+    }
+
     /// How many items there are, directories included.
     pub fn len(&self) -> usize {
         self.sources.iter().map(|source| source.items.len()).sum()
@@ -104,6 +191,22 @@ impl Selection {
     pub fn bytes(&self) -> u64 {
         let items = self.sources.iter().flat_map(|source| &source.items);
         items.filter(|item| item.kind == ItemKind::File).map(|item| item.stat.size).sum()
+    }
+
+    /// The newest modification time of all that brings one, seconds since 1970: here-documents do not.
+    pub fn newest_mtime(&self) -> Option<i64> {
+        let in_trees = self.sources.iter().filter(|source| matches!(source.origin, Origin::Tree(_)));
+        in_trees.flat_map(|source| &source.items).map(|item| item.stat.mtime.sec).max()
+    }
+
+    /// The paths of sockets, which are written as empty files: there is no other way to have them in an
+    /// image, and hardly anybody wants them there.
+    pub fn sockets(&self) -> Vec<String> {
+        let of = |source: &Source| {
+            let sockets = source.items.iter().filter(|item| item.kind == ItemKind::Socket);
+            sockets.map(|item| shown(&source.location_of(item))).collect::<Vec<_>>()
+        };
+        self.sources.iter().flat_map(of).collect()
     }
 }
 
@@ -145,6 +248,14 @@ pub enum SelectError {
         source_word: String,
         /// What is wrong.
         source: BadPattern,
+    },
+    /// An `--exclude` that is no pattern.
+    #[error("--exclude `{pattern}`: {source}")]
+    Exclude {
+        /// The value as it was written.
+        pattern: String,
+        /// What is wrong.
+        source: IgnoreProblem,
     },
     /// Several sources and one destination.
     #[error("several sources need a directory as destination: write `{dest}/` instead of `{dest}`")]
@@ -229,53 +340,117 @@ pub fn names_directory(dest: &[u8]) -> bool {
     matches!(dest.rsplit(|b| *b == b'/').next(), None | Some(b"" | b"." | b".."))
 }
 
-/// Finds out what the `sources` of a COPY or ADD to `dest` mean in `tree`. Both are as they were written,
+/// Finds out what the `sources` of a COPY or ADD to `dest` mean in `tree`. All are as they were written,
 /// with variables expanded.
 ///
 /// # Errors
-/// When a source that is no wildcard is missing or left out, when something cannot be read, or when
-/// several sources go to a destination that is not written as a directory.
+/// When a source that is no wildcard is missing or left out, when something cannot be read, when a pattern
+/// is none, or when several sources go to a destination that is not written as a directory.
 pub fn select<S: AsRef<[u8]>>(
     tree: &SourceTree,
     sources: &[S],
     dest: &[u8],
+    options: &SelectOptions,
 ) -> Result<Selection, SelectError> {
     let dest_is_directory = names_directory(dest);
     if sources.len() > 1 && !dest_is_directory {
         return Err(SelectError::SeveralToOne { dest: String::from_utf8_lossy(dest).into_owned() });
     }
-    let mut selected = Vec::new();
+    let wanted = Wanted::excluding(&options.excludes)?;
+    let mut selection =
+        Selection { dest_is_directory: dest_is_directory || options.parents, ..Selection::default() };
     for word in sources {
-        let word = word.as_ref();
-        let names = resolve::clean(word);
-        if !resolve::is_pattern(&names) {
-            let found = resolve::resolve(tree, &names).map_err(|lost| not_found(tree, word, &names, lost))?;
-            let source = collect(tree, &names, found)?;
-            // A directory that is left out, and into which no exception reached.
-            if source.items.is_empty() {
-                return Err(not_found(tree, word, &names, Lost::Excluded(source.location)));
-            }
-            selected.push(source);
-            continue;
-        }
-        let matches = resolve::expand(tree, &names).map_err(|error| match error {
-            WildcardError::Pattern(source) => {
-                SelectError::Pattern { source_word: String::from_utf8_lossy(word).into_owned(), source }
-            }
-            WildcardError::Lost(lost) => not_found(tree, word, &names, lost),
-        })?;
-        for names in matches {
-            let found = resolve::resolve(tree, &names).map_err(|lost| {
-                let word = names.join(&b'/');
-                not_found(tree, &word, &names, lost)
-            })?;
-            let source = collect(tree, &names, found)?;
-            if !source.items.is_empty() {
-                selected.push(source);
-            }
+        match options.parents {
+            true => select_with_parents(tree, word.as_ref(), &wanted, &mut selection)?,
+            false => select_word(tree, word.as_ref(), &wanted, &mut selection)?,
         }
     }
-    Ok(Selection { tree: tree.clone(), sources: selected, dest_is_directory })
+    Ok(selection)
+}
+
+/// One source word, without `--parents`.
+fn select_word(
+    tree: &SourceTree,
+    word: &[u8],
+    wanted: &Wanted,
+    selection: &mut Selection,
+) -> Result<(), SelectError> {
+    let names = resolve::clean(word);
+    let wildcard = resolve::is_pattern(&names);
+    for (names, found) in places(tree, word, &names)? {
+        let source = collect(tree, &names, found, wanted)?;
+        // A directory that is left out, and into which no exception reached.
+        if source.items.is_empty() {
+            match wildcard {
+                true => continue,
+                false => return Err(not_found(tree, word, &names, Lost::Excluded(source.location))),
+            }
+        }
+        if !source.is_directory() && wanted.excludes(&source.name) {
+            selection.not_excluded.push(shown(&source.location));
+        }
+        selection.sources.push(source);
+    }
+    Ok(())
+}
+
+/// One source word of `COPY --parents`. What stands before a `/./`, or else the root, is a directory of
+/// which only that is copied which the rest of the word matches, as a pattern; and the directories on the
+/// way to it, as they are there.
+fn select_with_parents(
+    tree: &SourceTree,
+    word: &[u8],
+    wanted: &Wanted,
+    selection: &mut Selection,
+) -> Result<(), SelectError> {
+    let pivot = word.windows(3).position(|three| three == b"/./");
+    let (base, rest) = pivot.map_or((&b""[..], word), |at| (&word[..at], &word[at + 3..]));
+    let (base, rest) = (resolve::clean(base), resolve::clean(rest));
+    let pattern = rest.join(&b'/');
+    let wanted = wanted.clone().including(&pattern).map_err(|source| SelectError::Pattern {
+        source_word: String::from_utf8_lossy(word).into_owned(),
+        source,
+    })?;
+    let plain = !resolve::is_pattern(&base) && !resolve::is_pattern(&rest) && !pattern.contains(&b'\\');
+    for (names, found) in places(tree, word, &base)? {
+        // A file that a wildcard before the pivot matches is copied by itself.
+        if found.stat.kind != FileKind::Directory && !resolve::is_pattern(&base) {
+            return Err(not_found(tree, word, &names, Lost::NotADirectory(found.path)));
+        }
+        if plain {
+            let there = resolve::exists(tree, &found.path, &rest);
+            there.map_err(|lost| not_found(tree, word, &[&names[..], &rest].concat(), lost))?;
+        }
+        let source = collect(tree, &names, found, &wanted)?;
+        if !source.items.is_empty() {
+            selection.sources.push(source);
+        }
+    }
+    Ok(())
+}
+
+/// The places that a cleaned path means, links followed: one, or as many as a wildcard matches. `word` is
+/// what messages call it.
+fn places(
+    tree: &SourceTree,
+    word: &[u8],
+    names: &[Vec<u8>],
+) -> Result<Vec<(Vec<Vec<u8>>, Found)>, SelectError> {
+    if !resolve::is_pattern(names) {
+        let found = resolve::resolve(tree, names).map_err(|lost| not_found(tree, word, names, lost))?;
+        return Ok(vec![(names.to_vec(), found)]);
+    }
+    let matches = resolve::expand(tree, names).map_err(|error| match error {
+        WildcardError::Pattern(source) => {
+            SelectError::Pattern { source_word: String::from_utf8_lossy(word).into_owned(), source }
+        }
+        WildcardError::Lost(lost) => not_found(tree, word, names, lost),
+    })?;
+    let follow = |names: Vec<Vec<u8>>| match resolve::resolve(tree, &names) {
+        Ok(found) => Ok((names, found)),
+        Err(lost) => Err(not_found(tree, &names.join(&b'/'), &names, lost)),
+    };
+    matches.into_iter().map(follow).collect()
 }
 
 /// Explains why `word`, which cleaned is `names`, leads nowhere.
@@ -306,38 +481,50 @@ struct Frame {
     entries: vec::IntoIter<DirEntry>,
     /// What its entries have to know of the ignore rules.
     above: Above,
-    /// Where its item is, if the directory is left out and stays only if something below it does.
-    doubtful: Option<usize>,
+    /// The same of what is wanted.
+    way: Way,
+    /// Its item, as long as it is copied only if something below it is, and nothing was found there yet.
+    pending: Option<Item>,
 }
 
-/// All that a source consists of; without items when the source is a directory that is left out with
-/// all below it.
-fn collect(tree: &SourceTree, names: &[Vec<u8>], found: Found) -> Result<Source, SelectError> {
+/// All that is wanted of a source; without items when the source is a directory that is left out with all
+/// below it.
+fn collect(
+    tree: &SourceTree,
+    names: &[Vec<u8>],
+    found: Found,
+    wanted: &Wanted,
+) -> Result<Source, SelectError> {
     let name = names.last().cloned().unwrap_or_default();
-    let mut source = Source { name, location: found.path, items: Vec::new() };
+    let origin = Origin::Tree(tree.clone());
+    let mut source = Source { origin, name, location: found.path, items: Vec::new() };
     let mut walk = Walk { tree, cursor: Cursor::new(tree.root()), links: HashMap::new() };
     let Some(item) = walk.item(&source.location, Vec::new(), found.stat, 0)? else { return Ok(source) };
-    source.items.push(item);
-    if !source.is_directory() {
+    if item.kind != ItemKind::Directory {
+        source.items.push(item);
         return Ok(source);
     }
-    let (excluded, above) = walk.rules_at(&source.location);
+    let (hidden, above) = walk.rules_at(&source.location);
     let entries = walk.list(&source.location)?;
-    let mut frames = vec![Frame { path: Vec::new(), entries, above, doubtful: excluded.then_some(0) }];
+    let pending = Some(item);
+    let mut frames = vec![Frame { path: Vec::new(), entries, above, way: Way::default(), pending }];
+    if !hidden {
+        settle(&mut frames, &mut source.items);
+    }
     while let Some(frame) = frames.last_mut() {
         let Some(entry) = frame.entries.next() else {
-            if frame.doubtful.is_some_and(|at| at + 1 == source.items.len()) {
-                source.items.pop();
-            }
             frames.pop();
             continue;
         };
         let path = join(&frame.path, entry.name.as_bytes());
         let location = join(&source.location, &path);
-        let (excluded, above) = walk.check(&frame.above, &location);
+        let (hidden, above) = walk.check(&frame.above, &location);
+        let (want, way) = wanted.check(&frame.way, &path);
+        let taken = !hidden && want;
         // Whether it is a directory has to be known before it may be passed over.
-        let reaches_below = excluded && walk.may_hold_exceptions(&location);
-        let passed_over = |kind| excluded && !(kind == FileKind::Directory && reaches_below);
+        let reaches_below =
+            (!hidden || walk.may_hold_exceptions(&location)) && (want || wanted.may_want_below(&way, &path));
+        let passed_over = |kind| !taken && !(kind == FileKind::Directory && reaches_below);
         if entry.kind.is_some_and(passed_over) {
             continue;
         }
@@ -345,15 +532,26 @@ fn collect(tree: &SourceTree, names: &[Vec<u8>], found: Found) -> Result<Source,
         if passed_over(stat.kind) {
             continue;
         }
-        let at = source.items.len();
-        let Some(item) = walk.item(&location, path.clone(), stat, at)? else { continue };
-        source.items.push(item);
-        if stat.kind == FileKind::Directory {
-            let entries = walk.list(&location)?;
-            frames.push(Frame { path, entries, above, doubtful: excluded.then_some(at) });
+        let at = source.items.len() + frames.iter().filter(|frame| frame.pending.is_some()).count();
+        let Some(mut item) = walk.item(&location, path.clone(), stat, at)? else { continue };
+        if stat.kind != FileKind::Directory {
+            settle(&mut frames, &mut source.items);
+            source.items.push(item);
+            continue;
+        }
+        item.on_the_way = !want;
+        let entries = walk.list(&location)?;
+        frames.push(Frame { path, entries, above, way, pending: Some(item) });
+        if taken {
+            settle(&mut frames, &mut source.items);
         }
     }
     Ok(source)
+}
+
+/// Takes the directories that were waiting for something below them.
+fn settle(frames: &mut [Frame], items: &mut Vec<Item>) {
+    items.extend(frames.iter_mut().filter_map(|frame| frame.pending.take()));
 }
 
 struct Walk<'t> {
@@ -436,7 +634,7 @@ impl Walk<'_> {
                 self.cursor.parent(location).and_then(|(dir, name)| fs::xattr_at(dir, name, attribute));
             capability = value.map_err(|e| SelectError::io(self.tree, location, e))?;
         }
-        Ok(Some(Item { path, kind, stat, capability }))
+        Ok(Some(Item { path, kind, stat, capability, on_the_way: false }))
     }
 }
 

@@ -49,6 +49,11 @@ impl SourceTree {
         self.0.ignore.is_some()
     }
 
+    /// Whether both are the same open directory.
+    pub fn is(&self, other: &SourceTree) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// What is left out, where anything is.
     pub fn ignore(&self) -> Option<&IgnoreRules> {
         self.0.ignore.as_ref().filter(|rules| !rules.patterns().is_empty())

@@ -61,6 +61,13 @@ pub struct Above {
     matched: Vec<bool>,
 }
 
+impl Above {
+    /// Whether any pattern matched.
+    pub fn any(&self) -> bool {
+        self.matched.contains(&true)
+    }
+}
+
 impl IgnoreFile {
     /// Reads an ignore file: one pattern a line; lines that begin with `#` are comments; white space around
     /// a pattern and a slash before it do not count.
@@ -142,6 +149,11 @@ impl IgnoreFile {
     /// brought back. (The directory itself then comes back only if something below it does.)
     pub fn may_descend(&self, dir: &[u8]) -> bool {
         !self.matches(dir) || self.exception_below(dir)
+    }
+
+    /// Whether a pattern without `!` may match something below `dir`. Never wrongly no.
+    pub fn match_below(&self, dir: &[u8]) -> bool {
+        self.patterns.iter().any(|pattern| !pattern.exception && pattern.may_match_below(dir))
     }
 
     /// Whether a `!` pattern may match something below `dir`. Never wrongly no.

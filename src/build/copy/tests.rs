@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::context::tree::SourceTree;
-use crate::context::{DirectoryContext, IgnoreRules, select};
+use crate::context::{DirectoryContext, IgnoreRules, SelectOptions, select};
 
 /// Keeps owners instead of making them, so that the tests need no privilege.
 #[derive(Default)]
@@ -32,6 +32,7 @@ struct Bench {
     dir: tempfile::TempDir,
     owners: Owners,
     options: CopyOptions,
+    selecting: SelectOptions,
 }
 
 impl Bench {
@@ -39,7 +40,12 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         stdfs::create_dir(dir.path().join("src")).unwrap();
         stdfs::create_dir(dir.path().join("root")).unwrap();
-        Bench { dir, owners: Owners::default(), options: CopyOptions::default() }
+        Bench {
+            dir,
+            owners: Owners::default(),
+            options: CopyOptions::default(),
+            selecting: SelectOptions::default(),
+        }
     }
 
     fn src(&self, path: &str) -> PathBuf {
@@ -56,7 +62,7 @@ impl Bench {
 
     fn select(&self, sources: &[&str], dest: &str) -> Selection {
         let context = DirectoryContext::open(&self.src(""), IgnoreRules::none()).unwrap();
-        select(context.tree(), sources, dest.as_bytes()).unwrap()
+        select(context.tree(), sources, dest.as_bytes(), &self.selecting).unwrap()
     }
 
     fn write(&mut self, selection: &Selection, dest: &str) -> Result<CopyReport, CopyError> {
@@ -356,7 +362,7 @@ fn capabilities_survive_from_a_stage_and_nothing_else_does() {
     let noted = fs::set_xattr_at(&dir, tool, user, b"x").is_ok();
     bench.copy(&["tool"], "/from-context");
     let stage = SourceTree::image(dir, "stage `build`");
-    let selection = select(&stage, &["tool"], b"/from-stage").unwrap();
+    let selection = select(&stage, &["tool"], b"/from-stage", &SelectOptions::default()).unwrap();
     bench.options.chown = Some((5, 5));
     bench.write(&selection, "/from-stage").unwrap();
     let root = fs::open_dir(&bench.root("")).unwrap();
@@ -418,4 +424,89 @@ fn what_fails_in_the_image_is_named() {
     let selection = bench.select(&["."], "/dest");
     let error = copy_into(root.as_fd(), b"/dest", &selection, &bench.options, &mut Full).unwrap_err();
     assert_eq!(error.to_string(), "cannot set the owner of /dest/d/f in the image: no storage space");
+}
+
+#[test]
+fn with_parents_directories_on_the_way_are_those_of_the_source() {
+    let mut bench = Bench::new();
+    bench.file("a/b/f", "x");
+    bench.file("a/other", "x");
+    chmod(&bench.src("a"), 0o2750);
+    chmod(&bench.src("a/b"), 0o700);
+    for (path, time) in [("a/b", 20), ("a", 30), ("", 40)] {
+        set_time(&bench.src(path), time);
+    }
+    stdfs::create_dir_all(bench.root("old/a")).unwrap();
+    chmod(&bench.root("old"), 0o711);
+    bench.selecting.parents = true;
+    bench.copy(&["a/b/f"], "/new");
+    assert_eq!((bench.mode("new"), bench.mode("new/a"), bench.mode("new/a/b")), (0o755, 0o2750, 0o700));
+    assert_eq!((bench.mtime("new"), bench.mtime("new/a"), bench.mtime("new/a/b")), (40, 30, 20));
+    assert!(!bench.root("new/a/other").exists());
+    // One that is there takes the mode as it is in the source, and keeps its owner.
+    bench.owners.0.clear();
+    bench.options.chmod = Some(Chmod::parse("o+rwx").unwrap());
+    bench.options.chown = Some((7, 7));
+    bench.copy(&["a/b/f"], "/old");
+    assert_eq!((bench.mode("old"), bench.mode("old/a"), bench.mode("old/a/b")), (0o711, 0o2750, 0o707));
+    assert_eq!(bench.owners.0, ["old/a/b/f", "old/a/b"].map(|path| (path.to_owned(), 7, 7)));
+    // The destination is a directory whatever it is called.
+    bench.options = CopyOptions::default();
+    bench.copy(&["a/./other"], "/dir");
+    assert_eq!(bench.read("dir/other"), "x");
+}
+
+#[test]
+fn what_is_excluded_leaves_no_trace() {
+    let mut bench = Bench::new();
+    for path in ["d/a", "d/no/b", "d/no/c/yes", "d/empty/no"] {
+        bench.file(path, "x");
+    }
+    bench.selecting.excludes = vec![b"no".to_vec(), b"*/no".to_vec(), b"!no/c/yes".to_vec()];
+    bench.copy(&["d"], "/dest");
+    assert_eq!(bench.read("dest/no/c/yes"), "x");
+    assert!(!bench.root("dest/no/b").exists());
+    assert_eq!(stdfs::read_dir(bench.root("dest/empty")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_text_is_written_as_a_file() {
+    let mut bench = Bench::new();
+    put(&bench.root("old"), "old");
+    let text = Selection::inline("EOF", "hello\n");
+    let report = bench.write(&text, "/p/file").unwrap();
+    assert_eq!(report, CopyReport { files: 1, directories: 0, bytes: 6 });
+    assert_eq!((bench.read("p/file"), bench.mode("p/file")), ("hello\n".into(), 0o644));
+    bench.write(&text, "/old").unwrap();
+    bench.write(&text, "/dir/").unwrap();
+    bench.write(&text, "/p").unwrap();
+    assert_eq!(
+        (bench.read("old"), bench.read("dir/EOF"), bench.read("p/EOF")),
+        ("hello\n".into(), "hello\n".into(), "hello\n".into())
+    );
+    bench.options = CopyOptions { chown: Some((3, 4)), chmod: Some(Chmod::parse("u+x").unwrap()) };
+    bench.owners.0.clear();
+    bench.write(&text, "/script").unwrap();
+    assert_eq!(
+        (bench.mode("script"), bench.owners.0.as_slice()),
+        (0o744, &[("script".to_owned(), 3, 4)][..])
+    );
+}
+
+#[test]
+fn one_selection_may_hold_sources_of_several_kinds() {
+    let mut bench = Bench::new();
+    bench.file("f", "file");
+    bench.file("download", "downloaded");
+    let mut selection = bench.select(&["f"], "/dest/");
+    let tree = SourceTree::image(fs::open_dir(&bench.src("")).unwrap(), "the download");
+    let time = fs::Time { sec: 77, nsec: 0 };
+    selection.append(Selection::single_file(&tree, b"download", "tool", 0o600, time).unwrap());
+    selection.append(Selection::inline("text", "text"));
+    bench.write(&selection, "/dest/").unwrap();
+    assert_eq!((bench.read("dest/f"), bench.read("dest/text")), ("file".into(), "text".into()));
+    assert_eq!(
+        (bench.read("dest/tool"), bench.mode("dest/tool"), bench.mtime("dest/tool")),
+        ("downloaded".into(), 0o600, 77)
+    );
 }

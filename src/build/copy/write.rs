@@ -12,7 +12,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::{CopyError, CopyOptions, CopyReport, OwnerSink, described, shown, write_error};
 use crate::context::hash::unchanged;
-use crate::context::select::{Item, ItemKind, Source};
+use crate::context::select::{Item, ItemKind, Origin, Source};
 use crate::context::tree::{Cursor, SourceTree, join};
 
 /// Up to this size a read and a write cost less than all that it takes to have the kernel copy.
@@ -29,12 +29,17 @@ pub(super) struct Writer<'a> {
 
 /// Makes one name at a time, in a directory that the writer holds open.
 struct Maker<'a> {
-    tree: &'a SourceTree,
-    from: Cursor<'a>,
+    /// Where the source that is being written lies, unless it is text.
+    from: Option<From<'a>>,
     options: &'a CopyOptions,
     owners: &'a mut dyn OwnerSink,
     buffer: Vec<u8>,
     report: CopyReport,
+}
+
+struct From<'a> {
+    tree: &'a SourceTree,
+    cursor: Cursor<'a>,
 }
 
 /// A place to make something at: a name in an open directory, and its path from the root.
@@ -48,19 +53,20 @@ struct Spot<'s> {
 impl<'a> Writer<'a> {
     pub(super) fn new(
         root: BorrowedFd<'a>,
-        tree: &'a SourceTree,
         options: &'a CopyOptions,
         owners: &'a mut dyn OwnerSink,
     ) -> Writer<'a> {
-        let maker = Maker {
-            tree,
-            from: Cursor::new(tree.root()),
-            options,
-            owners,
-            buffer: vec![0; SMALL],
-            report: CopyReport::default(),
-        };
+        let maker =
+            Maker { from: None, options, owners, buffer: vec![0; SMALL], report: CopyReport::default() };
         Writer { to: Cursor::new(root), peers: Cursor::new(root), maker }
+    }
+
+    /// Says which source the next calls are about.
+    pub(super) fn begin(&mut self, source: &'a Source) {
+        let Origin::Tree(tree) = &source.origin else { return };
+        if self.maker.from.as_ref().is_none_or(|from| !from.tree.is(tree)) {
+            self.maker.from = Some(From { tree, cursor: Cursor::new(tree.root()) });
+        }
     }
 
     pub(super) fn report(&self) -> CopyReport {
@@ -76,12 +82,19 @@ impl<'a> Writer<'a> {
     /// Writes the content of the directory `source` into the one at `base`.
     pub(super) fn directory(&mut self, source: &Source, base: &[u8]) -> Result<(), CopyError> {
         let Some((top, below)) = source.items.split_first() else { return Ok(()) };
-        for item in below {
+        // Directories on the way that were there before.
+        let mut kept = Vec::new();
+        for (at, item) in below.iter().enumerate() {
             let path = join(base, &item.path);
             let (dir, name) = self.to.parent(&path).map_err(write_error("open the directory of", &path))?;
             let spot = Spot { dir, name, path: &path };
             match item.kind {
-                ItemKind::Directory => self.maker.directory(spot, source, item)?,
+                ItemKind::Directory => {
+                    let made = self.maker.directory(spot, source, item)?;
+                    if item.on_the_way && !made {
+                        kept.push(at);
+                    }
+                }
                 ItemKind::Hardlink(first) => {
                     let peer = join(base, &source.items[first].path);
                     let (peer_dir, peer_name) =
@@ -95,10 +108,19 @@ impl<'a> Writer<'a> {
         }
         // Only now: a mode may keep us out, and what is made in a directory moves its time. What a
         // directory holds comes after it, so backwards it comes first.
-        for item in below.iter().rev().filter(|item| item.kind == ItemKind::Directory) {
+        for (at, item) in below.iter().enumerate().rev() {
+            if item.kind != ItemKind::Directory {
+                continue;
+            }
             let path = join(base, &item.path);
             let (dir, name) = self.to.parent(&path).map_err(write_error("open the directory of", &path))?;
             let spot = Spot { dir, name, path: &path };
+            if kept.last() == Some(&at) {
+                // It takes the mode as it is in the source, and keeps owner and time.
+                kept.pop();
+                fs::chmod_at(dir, name, item.stat.mode).map_err(write_error("set the mode of", &path))?;
+                continue;
+            }
             self.maker.own(spot)?;
             let mode = self.maker.mode(item);
             fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", &path))?;
@@ -122,16 +144,16 @@ impl<'a> Writer<'a> {
 }
 
 impl Maker<'_> {
-    /// Makes a directory, or finds it there.
-    fn directory(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
+    /// Makes a directory, or finds it there; gives whether it was made.
+    fn directory(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<bool, CopyError> {
         self.report.directories += 1;
         match fs::make_dir_at(spot.dir, spot.name, 0o700) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            other => return other.map_err(write_error("create the directory", spot.path)),
+            other => return other.map(|()| true).map_err(write_error("create the directory", spot.path)),
         }
         let found = fs::stat_at(spot.dir, spot.name).map_err(write_error("look at", spot.path))?;
         if found.kind == FileKind::Directory {
-            return Ok(());
+            return Ok(false);
         }
         Err(CopyError::DirectoryOverOther {
             from: shown(&source.location_of(item)),
@@ -145,7 +167,10 @@ impl Maker<'_> {
         self.report.files += 1;
         let Spot { dir, name, path } = spot;
         match &item.kind {
-            ItemKind::File => return self.file(spot, source, item),
+            ItemKind::File => match &source.origin {
+                Origin::Tree(_) => return self.file(spot, source, item),
+                Origin::Text(text) => return self.text(spot, source, item, text),
+            },
             ItemKind::Symlink(target) => {
                 let make = || fs::make_symlink_at(dir, name, OsStr::from_bytes(target));
                 self.replacing(spot, source, item, "create the symbolic link", make)?;
@@ -174,12 +199,13 @@ impl Maker<'_> {
 
     fn file(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
         let location = source.location_of(item);
-        let tree = self.tree;
+        let Some(From { tree, cursor }) = &mut self.from else { return Ok(()) };
+        let tree = *tree;
         let read_error = |source: io::Error| match source.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => changed(tree, &location),
             _ => CopyError::Read { path: shown(&location), tree: tree.name().to_owned(), source },
         };
-        let from = self.from.parent(&location).and_then(|(dir, name)| fs::open_file_at(dir, name));
+        let from = cursor.parent(&location).and_then(|(dir, name)| fs::open_file_at(dir, name));
         let mut from = from.map_err(read_error)?;
         let create = || fs::create_file_at(spot.dir, spot.name);
         let to = self.replacing(spot, source, item, "create", create)?;
@@ -189,7 +215,7 @@ impl Maker<'_> {
             from.read_exact(content).map_err(read_error)?;
             (&to).write_all(content).map_err(write_error("write", spot.path))?;
         } else {
-            self.large(&from, &to, spot.path, &location)?;
+            large(tree, &from, &to, spot.path, &location)?;
         }
         // Also finds what was appended, and what was read half old and half new.
         if !unchanged(&item.stat, &fs::stat(&from).map_err(read_error)?) {
@@ -209,11 +235,15 @@ impl Maker<'_> {
         self.set_mtime(spot, item)
     }
 
-    fn large(&self, from: &File, to: &File, path: &[u8], location: &[u8]) -> Result<(), CopyError> {
-        fs::copy_contents(from, to).map(drop).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => changed(self.tree, location),
-            _ => write_error("write", path)(source),
-        })
+    /// Writes a here-document. It has no time of its own, and keeps that of being written.
+    fn text(&mut self, spot: Spot<'_>, source: &Source, item: &Item, text: &[u8]) -> Result<(), CopyError> {
+        let create = || fs::create_file_at(spot.dir, spot.name);
+        let to = self.replacing(spot, source, item, "create", create)?;
+        (&to).write_all(text).map_err(write_error("write", spot.path))?;
+        self.report.bytes += text.len() as u64;
+        self.own(spot)?;
+        let mode = Permissions::from_mode(self.mode(item));
+        to.set_permissions(mode).map_err(write_error("set the mode of", spot.path))
     }
 
     /// Makes a name; one that is there and no directory is removed first. So a file of a lower layer, or
@@ -258,6 +288,13 @@ impl Maker<'_> {
         fs::set_mtime_at(spot.dir, spot.name, item.stat.mtime)
             .map_err(write_error("set the time of", spot.path))
     }
+}
+
+fn large(tree: &SourceTree, from: &File, to: &File, path: &[u8], location: &[u8]) -> Result<(), CopyError> {
+    fs::copy_contents(from, to).map(drop).map_err(|source| match source.kind() {
+        io::ErrorKind::UnexpectedEof => changed(tree, location),
+        _ => write_error("write", path)(source),
+    })
 }
 
 fn changed(tree: &SourceTree, location: &[u8]) -> CopyError {

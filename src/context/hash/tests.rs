@@ -3,7 +3,12 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
-use crate::context::{DirectoryContext, IgnoreRules, select};
+use crate::context::select::select as select_with;
+use crate::context::{DirectoryContext, IgnoreRules, SelectOptions};
+
+fn select<S: AsRef<[u8]>>(tree: &SourceTree, sources: &[S], dest: &[u8]) -> Result<Selection, SelectError> {
+    select_with(tree, sources, dest, &SelectOptions::default())
+}
 
 fn digest_of(root: &Path, sources: &[&str]) -> Digest {
     let context = DirectoryContext::open(root, IgnoreRules::none()).unwrap();

@@ -7,6 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::context::{DirectoryContext, IgnoreRules, StatCache};
 
+fn select<S: AsRef<[u8]>>(tree: &SourceTree, sources: &[S], dest: &[u8]) -> Result<Selection, SelectError> {
+    super::select(tree, sources, dest, &SelectOptions::default())
+}
+
 fn write(root: &Path, path: &str, content: &str) {
     let path = root.join(path);
     stdfs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -254,5 +258,211 @@ proptest! {
             shuffled.swap(i, (state >> 33) as usize % (i + 1));
         }
         prop_assert_eq!(make(files.iter().collect()), make(shuffled));
+    }
+}
+
+/// With `--parents` and `--exclude`, as a COPY to `/dest/`.
+fn selected_with(tree: &SourceTree, sources: &[&str], parents: bool, excludes: &[&str]) -> Vec<String> {
+    let excludes = excludes.iter().map(|pattern| pattern.as_bytes().to_vec()).collect();
+    lines(&super::select(tree, sources, b"/dest/", &SelectOptions { parents, excludes }).unwrap())
+}
+
+#[test]
+fn with_parents_paths_are_kept_from_the_pivot_on() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["a/b/c/f", "a/b/g", "a/x/c/h", "top.txt", "a/deep/er/n.txt", "a/[odd]"] {
+        write(dir.path(), path, "");
+    }
+    symlink("b", dir.path().join("a/link")).unwrap();
+    let tree = context(dir.path(), "");
+    let parents = |sources: &[&str]| selected_with(&tree, sources, true, &[]);
+    assert_eq!(parents(&["a/b/c/f"]), [": a a/b a/b/c a/b/c/f"]);
+    assert_eq!(parents(&["./a/b/../b/g", "/top.txt"]), [": a a/b a/b/g", ": top.txt"]);
+    assert_eq!(parents(&["a/b"]), [": a a/b a/b/c a/b/c/f a/b/g"], "a match brings all below it");
+    assert_eq!(parents(&["a/./b/c"]), ["a: b b/c b/c/f"]);
+    assert_eq!(
+        parents(&["a/*/./c"]),
+        ["[odd]:", "b: c c/f", "deep:", "link: c c/f", "x: c c/h"],
+        "all that the wildcard matches"
+    );
+    assert_eq!(parents(&["a/*/c"]), [": a a/b a/b/c a/b/c/f a/x a/x/c a/x/c/h"]);
+    assert_eq!(parents(&["**/*.txt"]), [": a a/deep a/deep/er a/deep/er/n.txt top.txt"]);
+    assert_eq!(
+        parents(&["a/**/./er/*.txt"]),
+        ["[odd]:", "b:", "deep: er er/n.txt", "link:", "x:"],
+        "before the pivot `**` is `*`"
+    );
+    assert_eq!(parents(&["a/./"]), ["a: [odd] b b/c b/c/f b/g deep deep/er deep/er/n.txt link x x/c x/c/h"]);
+    assert_eq!(parents(&["no*thing"]), [":"], "the destination is made all the same");
+    assert_eq!(parents(&["a/link"]), [": a a/link"], "a link is copied and not followed");
+    assert_eq!(parents(&["a/link/./g"]), ["link: g"], "but before the pivot it is");
+    let selection =
+        super::select(&tree, &["a/b/c/f"], b"/f", &SelectOptions { parents: true, ..Default::default() });
+    let selection = selection.unwrap();
+    assert!(selection.dest_is_directory);
+    let on_the_way = selection.sources[0].items.iter().map(|item| item.on_the_way).collect::<Vec<_>>();
+    assert_eq!(on_the_way, [false, true, true, true, false]);
+}
+
+#[test]
+fn with_parents_a_plain_source_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["a/b/f", "secret/s"] {
+        write(dir.path(), path, "");
+    }
+    symlink("b", dir.path().join("a/link")).unwrap();
+    let tree = context(dir.path(), "secret\n");
+    let options = SelectOptions { parents: true, ..Default::default() };
+    let refused = |source: &str| {
+        let error = super::select(&tree, &[source], b"/dest/", &options).unwrap_err();
+        (error.to_string(), error.hint())
+    };
+    assert!(refused("a/c/f").0.contains("\"a/c/f\" not found"));
+    assert!(refused("a/./b/g").0.contains("\"a/./b/g\" not found"));
+    assert_eq!(refused("a/bb").1.unwrap(), "did you mean \"a/b\"?");
+    assert!(refused("a/link/f").0.ends_with("\"a/link\" is not a directory"));
+    assert!(refused("a/b/f/./x").0.ends_with("\"a/b/f\" is not a directory"));
+    assert_eq!(refused("secret/s").1.unwrap(), "it is excluded by line 1 of .dockerignore, `secret`");
+    assert!(refused("[").0.contains("bad pattern"));
+}
+
+#[test]
+fn excludes_are_relative_to_each_directory_that_is_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["p/a.log", "p/a.txt", "p/sub/b.log", "p/sub/b.txt", "p/out/keep", "p/out/drop", "q/a.log"] {
+        write(dir.path(), path, "");
+    }
+    let tree = context(dir.path(), "");
+    let excluding = |sources: &[&str], excludes: &[&str]| selected_with(&tree, sources, false, excludes);
+    assert_eq!(excluding(&["p"], &["*.log"]), ["p: a.txt out out/drop out/keep sub sub/b.log sub/b.txt"]);
+    assert_eq!(excluding(&["p"], &["**/*.log", "out"]), ["p: a.txt sub sub/b.txt"]);
+    assert_eq!(
+        excluding(&["p"], &["/sub", "out/"]),
+        ["p: a.log a.txt sub sub/b.log sub/b.txt"],
+        "as BuildKit"
+    );
+    assert_eq!(excluding(&["."], &["a.log", "p"]), [": q q/a.log"]);
+    assert_eq!(excluding(&["p", "q"], &["a.*", "sub", "out"]), ["p:", "q:"]);
+    assert_eq!(excluding(&["p"], &["*", "!out/keep"]), ["p: out out/keep"]);
+    let selection = super::select(
+        &tree,
+        &["p"],
+        b"/x",
+        &SelectOptions { parents: false, excludes: vec![b"*".to_vec(), b"!out/keep".to_vec()] },
+    );
+    assert!(selection.unwrap().sources[0].items[1].on_the_way);
+    assert_eq!(
+        selected_with(&tree, &["p/./**/*.txt", "q"], true, &["sub"]),
+        ["p: a.txt", ": q q/a.log"],
+        "below the pivot"
+    );
+    let error = super::select(
+        &tree,
+        &["p"],
+        b"/x",
+        &SelectOptions { parents: false, excludes: vec![b"ok".to_vec(), b"[a".to_vec()] },
+    );
+    let message = error.unwrap_err().to_string();
+    assert!(message.starts_with("--exclude `[a`: bad pattern `[a`: "), "{message}");
+}
+
+#[test]
+fn a_single_file_is_copied_whatever_excludes_say_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in ["d/home.txt", "d/home.md", "d/hom/x.txt"] {
+        write(dir.path(), path, "");
+    }
+    let tree = context(dir.path(), "");
+    let options = SelectOptions { parents: false, excludes: vec![b"*.txt".to_vec()] };
+    let selection = super::select(&tree, &["d/hom*"], b"/dest/", &options).unwrap();
+    assert_eq!(lines(&selection), ["hom:", "home.md:", "home.txt:"]);
+    assert_eq!(selection.not_excluded, ["d/home.txt"]);
+}
+
+#[test]
+fn a_text_and_a_downloaded_file_are_selections_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "download", "content");
+    let tree = SourceTree::image(fs::open_dir(dir.path()).unwrap(), "the download");
+    let time = Time { sec: 1234, nsec: 0 };
+    let file = Selection::single_file(&tree, b"download", "tool", 0o600, time).unwrap();
+    let [source] = file.sources.as_slice() else { panic!("one source") };
+    assert_eq!((source.name.as_slice(), source.location.as_slice()), (&b"tool"[..], &b"download"[..]));
+    assert_eq!((source.items[0].stat.mode, file.newest_mtime(), file.bytes()), (0o600, Some(1234), 7));
+    let digest = |selection: &Selection| selection.digest(&mut StatCache::disabled()).unwrap();
+    let renamed = Selection::single_file(&tree, b"download", "other", 0o600, time).unwrap();
+    assert_ne!(digest(&file), digest(&renamed));
+    assert!(Selection::single_file(&tree, b"", "x", 0o600, time).is_err());
+
+    let text = Selection::inline("EOF", "one\n");
+    assert_eq!((text.newest_mtime(), text.bytes(), text.len()), (None, 4, 1));
+    assert_ne!(digest(&text), digest(&Selection::inline("EOF", "two\n")));
+    assert_ne!(digest(&text), digest(&Selection::inline("other", "one\n")));
+    write(dir.path(), "EOF", "one\n");
+    stdfs::set_permissions(dir.path().join("EOF"), stdfs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(digest(&text), digest(&select(&tree, &["EOF"], b"/x").unwrap()), "the same file in the image");
+
+    let mut both = file.clone();
+    both.append(text.clone());
+    let mut swapped = text;
+    swapped.append(file);
+    assert_ne!(digest(&both), digest(&swapped));
+    assert_eq!((both.len(), both.newest_mtime()), (2, Some(1234)));
+}
+
+#[test]
+fn sockets_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    stdfs::create_dir(dir.path().join("run")).unwrap();
+    let _sockets =
+        ["run/a", "b"].map(|path| std::os::unix::net::UnixListener::bind(dir.path().join(path)).unwrap());
+    let tree = context(dir.path(), "");
+    assert_eq!(select(&tree, &["."], b"/x").unwrap().sockets(), ["b", "run/a"]);
+    assert_eq!(select(&tree, &["run"], b"/x").unwrap().sockets(), ["run/a"]);
+}
+
+/// What the paths of one directory source are.
+fn paths(selection: &Selection) -> Vec<String> {
+    let items = selection.sources.iter().flat_map(|source| &source.items);
+    items
+        .map(|item| String::from_utf8_lossy(&item.path).into_owned())
+        .filter(|path| !path.is_empty())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Walking with pruning gives what asking for every path by itself would.
+    #[test]
+    fn pruning_loses_nothing(
+        files in prop::collection::btree_set("[ab]{1,2}(/[ab]{1,2}){0,2}", 1..10),
+        source in "([ab*]{1,2}|\\*\\*)(/([ab?]{1,2}|\\*\\*)){0,2}",
+        excludes in prop::collection::vec("!?([ab*]{1,2}|\\*\\*)(/[ab*]{1,2}){0,2}", 0..3),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        for path in &files {
+            if !files.iter().any(|other| other.starts_with(&format!("{path}/"))) {
+                write(dir.path(), path, "");
+            }
+        }
+        let tree = context(dir.path(), "");
+        let everything = paths(&select(&tree, &["."], b"/x").unwrap());
+        let patterns: Vec<_> = excludes.iter().map(|pattern| pattern.as_bytes().to_vec()).collect();
+        let options = SelectOptions { parents: true, excludes: patterns.clone() };
+        let Ok(selection) = super::select(&tree, &[&source], b"/x", &options) else { return Ok(()) };
+        let include = crate::dockerfile::IgnoreFile::from_patterns([&source]).unwrap();
+        let exclude = crate::dockerfile::IgnoreFile::from_patterns(&patterns).unwrap();
+        let wanted = |path: &str| include.matches(path.as_bytes()) && !exclude.matches(path.as_bytes());
+        let expected: Vec<_> = everything
+            .iter()
+            .filter(|path| everything.iter().any(|at| wanted(at) && (at == *path || at.starts_with(&format!("{path}/")))))
+            .cloned()
+            .collect();
+        prop_assert_eq!(paths(&selection), expected);
+        let on_the_way = selection.sources.iter().flat_map(|source| &source.items).filter(|item| item.on_the_way);
+        for item in on_the_way {
+            prop_assert!(!wanted(&String::from_utf8_lossy(&item.path)));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cooper_runtime::sys::fs::{self as sysfs};
 
 use super::*;
-use crate::context::{DirectoryContext, IgnoreRules, select};
+use crate::context::{DirectoryContext, IgnoreRules, SelectOptions, select};
 
 fn stat(path: &Path) -> Stat {
     let dir = sysfs::open_dir(path.parent().unwrap()).unwrap();
@@ -120,7 +120,9 @@ fn a_write_in_the_tick_of_hashing_is_not_missed() {
     let path = dir.path().join("f");
     // Nothing goes to disk between the steps: they shall fit into one tick.
     let mut cache = StatCache::disabled();
-    let mut digest = || select(context.tree(), &["f"], b"/x").unwrap().digest(&mut cache).unwrap();
+    let mut digest = || {
+        select(context.tree(), &["f"], b"/x", &SelectOptions::default()).unwrap().digest(&mut cache).unwrap()
+    };
     let mut invisible = 0;
     for _ in 0..100 {
         fs::write(&path, "aaaa").unwrap();
@@ -142,8 +144,9 @@ fn an_unchanged_file_is_not_read_again() {
     let context = DirectoryContext::open(dir.path(), IgnoreRules::none()).unwrap();
     fs::write(dir.path().join("f"), "content").unwrap();
     std::thread::sleep(Duration::from_millis(60));
-    let digest =
-        |cache: &mut StatCache| select(context.tree(), &["f"], b"/x").unwrap().digest(cache).unwrap();
+    let digest = |cache: &mut StatCache| {
+        select(context.tree(), &["f"], b"/x", &SelectOptions::default()).unwrap().digest(cache).unwrap()
+    };
     let mut cache = StatCache::load(&store, context.path());
     let honest = digest(&mut cache);
     cache.save(&store).unwrap();
