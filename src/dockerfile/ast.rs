@@ -122,7 +122,7 @@ pub struct Instruction {
     /// Line number of the keyword, from 1.
     pub line: usize,
     /// The comment lines since the instruction before, each without its `#` and the white space around it;
-    /// directives are among them. A comment line without text drops those above it; blank lines do not.
+    /// directives are not among them. A comment line without text drops those above it; blank lines do not.
     pub comments: Vec<Word>,
     /// The instruction with continuations joined and comment lines dropped, without heredoc bodies. Of one
     /// behind `ONBUILD` instead what an image's `OnBuild` holds: heredocs included, blanks at the end kept.

@@ -7,11 +7,12 @@ use super::ast::{Directives, Span, Spanned, Word};
 use super::error::ParseError;
 use super::lines::Lines;
 
-/// Reads the directives.
+/// Reads the directives; gives also the offset at which they end.
 ///
 /// # Errors
 /// When one of them is given twice, or `escape` is neither a backslash nor a backtick.
-pub(super) fn parse(text: &str) -> Result<Directives, ParseError> {
+pub(super) fn parse(text: &str) -> Result<(Directives, usize), ParseError> {
+    let mut end = 0;
     let mut directives = Directives::default();
     let mut escape_at: Option<Span> = None;
     let mut lines = Lines::new(text);
@@ -33,8 +34,9 @@ pub(super) fn parse(text: &str) -> Result<Directives, ParseError> {
             let message = format!("the parser directive `{}` is given twice", key.node);
             return Err(ParseError::new(message, key.span).with_help("keep one of them"));
         }
+        end = line.end();
     }
-    Ok(directives)
+    Ok((directives, end))
 }
 
 fn escape_token(value: &Word) -> Result<char, ParseError> {

@@ -3,12 +3,12 @@
 //! A line is searched for words of the form `[FD]<<[-]NAME`, quotes and escapes understood; `cat<<EOF`
 //! is none, since the word begins with something else. That search always takes the backslash for the
 //! escape character, and a line whose quotes or braces do not close has no heredocs at all. Both are so in
-//! BuildKit.
+//! BuildKit. (It searches flags too, in which no word can begin with `<<`; we do not.)
 
 use super::ast::{Heredoc, Span, Spanned};
 use super::error::ParseError;
 use super::lex::{self, LexError, Mode};
-use super::lines::{Lines, Logical};
+use super::lines::{Lines, Part};
 
 /// What `<<NAME` says, before the body is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +32,18 @@ const SEARCH: Mode = Mode {
 /// A delimiter: `$NAME` is just its text.
 const NAME: Mode = Mode { keep_quotes: false, keep_escapes: false, heredocs: false, ..SEARCH };
 
-/// The heredocs that a line opens, in order, with the places of their delimiters.
+/// The heredocs that an instruction's arguments open, in order, with the places of their delimiters.
 ///
 /// # Errors
 /// When a delimiter cannot be read.
-pub(super) fn openings(line: &Logical) -> Result<Vec<(Opening, Span)>, ParseError> {
-    if !line.text.contains("<<") {
+pub(super) fn openings(args: Part<'_>) -> Result<Vec<(Opening, Span)>, ParseError> {
+    if !args.as_str().contains("<<") {
         return Ok(Vec::new());
     }
-    let Ok(output) = lex::scan(&line.text, SEARCH, &|_| None) else { return Ok(Vec::new()) };
+    let Ok(output) = lex::scan(args.as_str(), SEARCH, &|_| None) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for word in output.words {
-        let span = line.span(word.range.clone());
+        let span = args.sub(word.range.clone()).span();
         match opening(&word.text) {
             Ok(Some(opening)) => found.push((opening, span)),
             Ok(None) => {}

@@ -137,7 +137,7 @@ impl Reader<'_, '_> {
     }
 
     fn heredocs(&mut self, args: &Args<'_>) -> Result<Vec<Heredoc>, ParseError> {
-        heredoc::read_bodies(heredoc::openings(args.rest.line)?, self.lines)
+        heredoc::read_bodies(heredoc::openings(args.rest)?, self.lines)
     }
 
     fn copy(&mut self, args: &Args<'_>, flags: Vec<super::ast::Flag>) -> Result<Copy, ParseError> {

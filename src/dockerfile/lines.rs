@@ -121,6 +121,11 @@ fn strip_continuation(line: &str, escape: char) -> Option<&str> {
     (!before.ends_with(escape)).then_some(before)
 }
 
+/// Whether a line would go on below.
+pub(super) fn ends_in_continuation(line: &str, escape: char) -> bool {
+    strip_continuation(line, escape).is_some()
+}
+
 /// A joined line and the map back to the text.
 #[derive(Debug)]
 pub(super) struct Logical {
@@ -135,6 +140,11 @@ pub(super) struct Logical {
 }
 
 impl Logical {
+    /// A line that stands alone, at the start of its text.
+    pub(super) fn of(text: &str) -> Logical {
+        Logical { text: text.to_owned(), pieces: vec![(0, 0)], line: 1, comments: Vec::new() }
+    }
+
     /// Adds a line's content; true if it is continued.
     fn push(&mut self, content: &str, source: usize, escape: char) -> bool {
         let continued = strip_continuation(content, escape);

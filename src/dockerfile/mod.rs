@@ -10,6 +10,7 @@
 //! | `parser`, `instruction` | logical lines → stages and instructions |
 //! | `flags`, `heredoc`, `json`, `split` | the parts of an instruction |
 //! | [`words`] (`lex`, `pattern`) | `$variables`, quotes and escapes in a word, once variables are known |
+//! | [`print`](mod@print) | a file as text again |
 //! | [`ignore`], [`glob`] | `.dockerignore` patterns; wildcards of `COPY` and `ADD` |
 //! | [`mode`] | the value of `--chmod` |
 //! | [`error`] | what is wrong, where, and what to write instead |
@@ -30,6 +31,7 @@ mod lines;
 pub mod mode;
 mod parser;
 mod pattern;
+pub mod print;
 mod split;
 #[cfg(test)]
 mod tests;
@@ -39,4 +41,5 @@ pub use ast::*;
 pub use error::{ParseError, line_col};
 pub use ignore::IgnoreFile;
 pub use parser::{parse, parse_trigger};
+pub use print::{print, same};
 pub use words::Expander;

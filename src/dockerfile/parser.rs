@@ -14,7 +14,7 @@ use super::split;
 /// unknown instruction or flag, a wrong number of arguments, a heredoc without end, an instruction before
 /// the first `FROM`, no `FROM` at all. Flag values, image names and words are not looked into.
 pub fn parse(text: &str) -> Result<Containerfile, ParseError> {
-    let directives = directives::parse(text)?;
+    let (directives, directives_end) = directives::parse(text)?;
     let escape = directives.escape;
     let mut file = Containerfile {
         directives,
@@ -24,7 +24,8 @@ pub fn parse(text: &str) -> Result<Containerfile, ParseError> {
     };
     let mut lines = Lines::new(text);
     while let Some(mut line) = lines.next_logical(escape) {
-        let comments = line.take_comments();
+        let mut comments = line.take_comments();
+        comments.retain(|comment| comment.span.start >= directives_end);
         let mut reader = Reader { escape, lines: &mut lines };
         match (reader.statement(line.part())?, file.stages.last_mut()) {
             (Statement::From(mut from), _) => {

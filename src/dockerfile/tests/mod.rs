@@ -5,6 +5,7 @@ mod errors;
 mod glob;
 mod heredoc;
 mod ignore;
+mod print;
 mod properties;
 mod structure;
 mod words;

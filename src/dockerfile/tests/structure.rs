@@ -154,8 +154,8 @@ fn comments_above_an_instruction() {
     let text = "# syntax=x\n# V  the version\n\nARG V=1 W\n# nobody's\n#\n  # Base what all stages need \n\nFROM a AS Base\n# in between \\\nRUN x \\\n# inside\n y\nRUN z\n";
     let file = file(text);
     let arg = &file.global_args[0];
-    assert_eq!(texts(&arg.comments), ["syntax=x", "V  the version"]);
-    assert_eq!(&text[arg.comments[1].span.range()], "V  the version");
+    assert_eq!(texts(&arg.comments), ["V  the version"]);
+    assert_eq!(&text[arg.comments[0].span.range()], "V  the version");
     assert_eq!(arg.description("V"), Some("the version"));
     assert_eq!(arg.description("W"), None);
     let stage = &file.stages[0];
