@@ -13,6 +13,13 @@ use super::pattern::ShellPattern;
 /// How deep `${a:-${b:-…}}` may go. The reference has no limit, its stack grows; ours does not.
 const MAX_NESTING: usize = 100;
 
+/// How many bytes a text may grow by when it is expanded. A few nested replacements, each of which puts its
+/// result in several places, would otherwise fill any memory.
+const MAX_GROWTH: usize = 1 << 20;
+
+/// The most steps that matching a pattern may take: half a second or so.
+const MAX_EFFORT: usize = 1 << 27;
+
 /// What the scanner does with quotes, escapes and unset variables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mode {
@@ -118,6 +125,8 @@ pub(super) struct Lexer<'a> {
     mode: Mode,
     keep_escapes: bool,
     depth: usize,
+    /// The most bytes that the result, or any part of it on the way, may have.
+    limit: usize,
     lookup: &'a dyn Fn(&str) -> Option<String>,
     /// Names that had no value where one was asked for without an alternative.
     unset: Vec<String>,
@@ -139,7 +148,9 @@ pub(super) fn scan_noting_unset(
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> (Result<Output, LexError>, Vec<String>) {
     let keep_escapes = mode.keep_escapes;
-    let mut lexer = Lexer { text, position: 0, mode, keep_escapes, depth: 0, lookup, unset: Vec::new() };
+    let limit = text.len() + MAX_GROWTH;
+    let mut lexer =
+        Lexer { text, position: 0, mode, keep_escapes, depth: 0, limit, lookup, unset: Vec::new() };
     let result = lexer.until(None);
     let mut seen = HashSet::new();
     lexer.unset.retain(|name| seen.insert(name.clone()));
@@ -170,6 +181,7 @@ impl<'a> Lexer<'a> {
             match c {
                 '$' => {
                     let value = self.dollar()?;
+                    self.check_length(out.text.len() + value.len())?;
                     out.loose(&value, start..self.position);
                 }
                 '\'' if self.mode.quotes => {
@@ -178,6 +190,7 @@ impl<'a> Lexer<'a> {
                 }
                 '"' if self.mode.quotes => {
                     let value = self.double_quoted()?;
+                    self.check_length(out.text.len() + value.len())?;
                     out.solid(&value, start..self.position);
                 }
                 '<' if self.mode.heredocs => {
@@ -199,6 +212,10 @@ impl<'a> Lexer<'a> {
                 Ok(out)
             }
         }
+    }
+
+    fn check_length(&self, length: usize) -> Result<(), LexError> {
+        if length > self.limit { too_long() } else { Ok(()) }
     }
 
     /// An escape character outside quotes: the next one loses its meaning, at the end it means nothing.
@@ -251,7 +268,9 @@ impl<'a> Lexer<'a> {
                 return LexError::new("the closing double quote is missing");
             };
             if c == '$' {
-                value.push_str(&self.dollar()?);
+                let inner = self.dollar()?;
+                self.check_length(value.len() + inner.len())?;
+                value.push_str(&inner);
                 continue;
             }
             self.bump();
@@ -373,6 +392,7 @@ impl<'a> Lexer<'a> {
                 };
                 let pattern = parse_pattern(pattern)?;
                 let value = value.unwrap_or_else(|| self.missing(name, start));
+                check_effort(&pattern, &value)?;
                 Ok(if operator == '#' {
                     pattern.without_prefix(&value, longest)
                 } else {
@@ -396,7 +416,8 @@ impl<'a> Lexer<'a> {
         }
         let pattern = parse_pattern(&pattern)?;
         let value = value.unwrap_or_else(|| self.missing(name, start));
-        Ok(pattern.replace(&value, &replacement, all))
+        check_effort(&pattern, &value)?;
+        pattern.replace(&value, &replacement, all, self.limit).map_or_else(too_long, Ok)
     }
 
     /// A variable's name: letters, digits and underscores, or only digits, or one of the shell's special
@@ -411,6 +432,17 @@ impl<'a> Lexer<'a> {
         self.position += length;
         &rest[..length]
     }
+}
+
+fn too_long<T>() -> Result<T, LexError> {
+    LexError::new("it becomes too long")
+}
+
+fn check_effort(pattern: &ShellPattern, value: &str) -> Result<(), LexError> {
+    if pattern.effort(value) > MAX_EFFORT {
+        return LexError::new("to match the pattern would take too long");
+    }
+    Ok(())
 }
 
 fn unsupported(modifier: &str) -> Result<String, LexError> {

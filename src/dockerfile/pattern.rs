@@ -49,6 +49,11 @@ impl ShellPattern {
         Ok(ShellPattern { tokens })
     }
 
+    /// How many steps matching takes at worst.
+    pub(super) fn effort(&self, value: &str) -> usize {
+        (self.tokens.len() + 1).saturating_mul(value.len() + 1)
+    }
+
     /// `value` without the shortest or longest prefix that matches.
     pub(super) fn without_prefix(&self, value: &str, longest: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
@@ -65,11 +70,12 @@ impl ShellPattern {
     }
 
     /// `value` with the first match, or every one, replaced. A match is the leftmost one, and there the
-    /// longest. An empty match directly after another match does not count.
+    /// longest. An empty match directly after another match does not count. `None` if the result would have
+    /// more than `limit` bytes.
     ///
     /// The replacement is literal. (The reference reads `$1` in it when replacing all, an accident of its
     /// regular expressions.)
-    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    pub(super) fn replace(&self, value: &str, replacement: &str, all: bool, limit: usize) -> Option<String> {
         let chars: Vec<char> = value.chars().collect();
         let mut result = String::new();
         let mut copied = 0;
@@ -79,6 +85,9 @@ impl ShellPattern {
             if end > start || last_end != Some(start) {
                 result.extend(&chars[copied..start]);
                 result.push_str(replacement);
+                if result.len() > limit {
+                    return None;
+                }
                 copied = end;
                 last_end = Some(end);
                 if !all {
@@ -91,7 +100,7 @@ impl ShellPattern {
             }
         }
         result.extend(&chars[copied..]);
-        result
+        (result.len() <= limit).then_some(result)
     }
 }
 

@@ -405,3 +405,32 @@ fn more_heredoc_bodies() {
         assert_eq!(expander.expand_heredoc(&word(body)).as_deref(), Ok(expected), "{body}");
     }
 }
+
+#[test]
+fn what_grows_without_bound_is_an_error() {
+    let long = "a".repeat(1 << 19);
+    let lookup = |name: &str| match name {
+        "LONG" => Some(long.clone()),
+        "TEN" => Some("a".repeat(10)),
+        _ => None,
+    };
+    let expander = Expander { escape: '\\', lookup: &lookup };
+    let fails = |text: &str| {
+        let error = expander.expand(&word(text)).expect_err(text);
+        assert!(error.message.contains("too long"), "{text}: {}", error.message);
+    };
+    // Ten to the ninetieth.
+    let nested = format!("{}a{}", "${TEN//a/".repeat(90), "}".repeat(90));
+    fails(&nested);
+    fails(&format!("\"{nested}\""));
+    fails("${LONG//a/$LONG}");
+    fails("$LONG$LONG$LONG");
+    fails("\"$LONG$LONG$LONG\"");
+    fails("${NOPE:-$LONG$LONG$LONG}");
+    fails("${LONG##$LONG}");
+    fails("${LONG/$LONG/}");
+    assert_eq!(expander.expand(&word("$LONG$LONG")).unwrap().len(), 1 << 20);
+    // A long text of its own is none that grows.
+    let body = "x".repeat(3 << 20);
+    assert_eq!(expander.expand_heredoc(&word(&body)).unwrap().len(), 3 << 20);
+}
