@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod check;
 pub mod cli;
 pub mod context;
 pub mod dockerfile;

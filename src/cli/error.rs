@@ -185,7 +185,7 @@ pub fn io_hint(error: &io::Error, path: &Path) -> Option<String> {
 }
 
 /// A word and a text, each with the codes it is painted with, wrapped.
-fn paragraph(word: &str, word_code: &str, text: &str, text_code: &str, color: bool) -> String {
+pub(super) fn paragraph(word: &str, word_code: &str, text: &str, text_code: &str, color: bool) -> String {
     let paint = |code: &str, text: &str| match color && !code.is_empty() {
         true => format!("\x1b[{code}m{text}\x1b[0m"),
         false => text.to_string(),

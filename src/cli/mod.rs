@@ -7,7 +7,9 @@ pub mod build;
 pub mod diagnostics;
 pub mod error;
 mod failure;
+mod findings;
 pub mod import;
+pub mod lint;
 mod log;
 pub mod prune;
 pub mod push;
@@ -118,6 +120,7 @@ pub enum LogLevel {
 enum Command {
     Build(build::Arguments),
     Import(import::Arguments),
+    Lint(lint::Arguments),
     Prune(prune::Arguments),
     Push(push::Arguments),
 }
@@ -131,6 +134,7 @@ pub fn main() -> u8 {
     let result = cli.global.check().and_then(|()| match cli.command {
         Command::Build(arguments) => build::run(&cli.global, arguments),
         Command::Import(arguments) => import::run(&cli.global, arguments),
+        Command::Lint(arguments) => lint::run(&arguments),
         Command::Prune(arguments) => prune::run(&cli.global, arguments),
         Command::Push(arguments) => push::run(&cli.global, arguments),
     });
@@ -140,6 +144,7 @@ pub fn main() -> u8 {
             eprint!("{}", e.render(progress::color_on_stderr()));
             e.kind.exit_code()
         }
+        Err(Stop::Findings) => Kind::Failed.exit_code(),
         // As a shell reports it.
         Err(Stop::Signal(signal)) => {
             eprintln!("interrupted");
@@ -153,6 +158,8 @@ pub fn main() -> u8 {
 pub enum Stop {
     /// It failed.
     Error(CliError),
+    /// It has done its work, and what it has found and said is reason to fail.
+    Findings,
     /// A signal with this number asked it to.
     Signal(i32),
 }
@@ -240,7 +247,7 @@ const KNOWN_ELSEWHERE: [(&str, &str); 22] = [
     ("--quiet", "use --progress=quiet"),
     ("-q", "use --progress=quiet"),
     ("--load", "leave it out: the image is in the store, with -t under that name"),
-    ("--check", "build checks are not there yet"),
+    ("--check", "use `cooper lint`"),
     ("--print", "plans cannot be printed yet"),
     ("--memory", "run cooper inside a cgroup with the limit"),
     ("--cpus", "run cooper inside a cgroup with the limit"),

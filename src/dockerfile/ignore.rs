@@ -112,6 +112,11 @@ impl IgnoreFile {
         Ok(IgnoreFile { patterns: list })
     }
 
+    /// Whether a pattern with `!` brings something back that another leaves out.
+    pub fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.exception)
+    }
+
     /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
