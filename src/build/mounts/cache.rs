@@ -52,18 +52,6 @@ pub enum Sharing {
     Locked,
 }
 
-impl Sharing {
-    /// Reads the value of `sharing=`; `None` for anything else.
-    pub fn parse(text: &str) -> Option<Sharing> {
-        match text {
-            "shared" => Some(Sharing::Shared),
-            "private" => Some(Sharing::Private),
-            "locked" => Some(Sharing::Locked),
-            _ => None,
-        }
-    }
-}
-
 /// A cache mount as a step asks for it.
 #[derive(Debug, Clone)]
 pub struct CacheMount<'a> {
