@@ -297,6 +297,7 @@ struct Job<'a> {
     /// As messages call it.
     repository: String,
     program: &'a OsStr,
+    by_user: bool,
     work: &'a Path,
     environment: Vec<(OsString, OsString)>,
 }
@@ -312,6 +313,7 @@ impl<'a> Job<'a> {
             from,
             repository,
             program: &git.program,
+            by_user: git.credentials == Credentials::User,
             work,
             environment: environment(git.credentials, work),
         };
@@ -498,8 +500,7 @@ impl<'a> Job<'a> {
     fn git(&self, dir: &Path, what: &'static str, arguments: &[&str]) -> Result<String, GitError> {
         // Submodules come from wherever the repository says, but for this machine's own files.
         let protocols = match (self.from.transport, arguments[0]) {
-            (Transport::Ssh, "submodule") => "https:http:git:ssh",
-            (_, "submodule") if self.has("SSH_AUTH_SOCK") => "https:http:git:ssh",
+            (_, "submodule") if self.by_user => "https:http:git:ssh",
             (_, "submodule") => "https:http:git",
             (Transport::Https, _) => "https",
             (Transport::Http, _) => "http:https",
@@ -532,10 +533,6 @@ impl<'a> Job<'a> {
                 Err(GitError::Io { what: "cannot start", path: PathBuf::from(self.program), source })
             }
         }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.environment.iter().any(|(n, _)| n == name)
     }
 }
 

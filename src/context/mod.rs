@@ -2,6 +2,10 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | [`source`] | what a context may be, and how all that is not a directory becomes one |
+//! | [`git_url`], [`git`] | addresses of Git repositories; commits and checkouts of them |
+//! | [`http`] | files of web servers, and what is remembered of them in `cache/http/` |
+//! | [`unpack`] | an archive → a directory, as the plain user |
 //! | [`directory`] | opens a build context, and reads its `.dockerignore` |
 //! | [`tree`] | a directory that may be copied from: the context, or the root of a stage or image |
 //! | [`mod@select`] | source words → the files that they mean, with what `stat` says of each |
@@ -19,11 +23,14 @@ pub mod hash;
 pub mod http;
 mod resolve;
 pub mod select;
+pub mod source;
 pub mod stat_cache;
 pub mod tree;
+pub mod unpack;
 mod wanted;
 
 pub use directory::{ContextError, DirectoryContext, IgnoreRules};
 pub use select::{Item, ItemKind, Origin, SelectError, SelectOptions, Selection, Source, select};
+pub use source::{ContextSpec, Opened, Opener, SourceError};
 pub use stat_cache::StatCache;
 pub use tree::SourceTree;
