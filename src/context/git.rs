@@ -17,9 +17,10 @@
 //! repository, and what is below it is untrusted like every context.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -294,6 +295,11 @@ impl<'a> Git<'a> {
 /// One repository, being asked.
 struct Job<'a> {
     from: &'a GitRef,
+    /// The address without user and password, which would otherwise be seen in lists of processes, and
+    /// stay in a `.git` that is kept.
+    remote: String,
+    /// User and password, for the host of the address.
+    user: Option<String>,
     /// As messages call it.
     repository: String,
     program: &'a OsStr,
@@ -309,20 +315,31 @@ impl<'a> Job<'a> {
             return Err(GitError::Ssh { repository });
         }
         let work = git.work.path();
+        let (remote, user) = without_user(&from.remote);
         let mut job = Job {
             from,
+            remote,
+            user,
             repository,
             program: &git.program,
             by_user: git.credentials == Credentials::User,
             work,
             environment: environment(git.credentials, work),
         };
-        let configuration = work.join("gitconfig");
+        // One for each: several repositories may be fetched at once.
+        let configuration = git.work.fresh("gitconfig-");
         let mut text = CONFIGURATION.to_owned();
+        if let (Some(user), Some((scheme, rest))) = (&job.user, job.remote.split_once("://")) {
+            let host = rest.split('/').next().unwrap_or_default();
+            let (with, without) = (format!("{scheme}://{user}@{host}/"), format!("{scheme}://{host}/"));
+            text += &format!("[url {}]\n\tinsteadOf = {}\n", quoted(&with), quoted(&without));
+        }
         if from.transport == Transport::File && git.credentials == Credentials::User {
             text += &job.trusted_directories();
         }
-        fs::write(&configuration, text).map_err(GitError::io("cannot write", &configuration))?;
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&configuration);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(GitError::io("cannot write", &configuration))?;
         job.environment.push(("GIT_CONFIG_GLOBAL".into(), configuration.into()));
         Ok(job)
     }
@@ -339,8 +356,7 @@ impl<'a> Job<'a> {
             for dir in output.iter().flat_map(|output| output.stdout.split(|b| *b == 0)) {
                 let dir = String::from_utf8_lossy(dir);
                 if !dir.is_empty() && !dir.contains(['\n', '\r']) {
-                    let quoted = dir.replace('\\', "\\\\").replace('"', "\\\"");
-                    text += &format!("[safe]\n\tdirectory = \"{quoted}\"\n");
+                    text += &format!("[safe]\n\tdirectory = {}\n", quoted(&dir));
                 }
             }
         }
@@ -386,7 +402,7 @@ impl<'a> Job<'a> {
 
     /// Id and name of what the repository has under these names.
     fn ask(&self, patterns: &[&str]) -> Result<Vec<(String, String)>, GitError> {
-        let arguments = [&["ls-remote", "--quiet", "--", &self.from.remote], patterns].concat();
+        let arguments = [&["ls-remote", "--quiet", "--", &self.remote], patterns].concat();
         let listing = self.git(self.work, "read", &arguments)?;
         let lines = listing.lines().filter_map(|line| line.split_once('\t'));
         Ok(lines.filter(|(id, _)| is_full_id(id)).map(|(i, n)| (i.to_owned(), n.to_owned())).collect())
@@ -398,15 +414,8 @@ impl<'a> Job<'a> {
         let dir = tempfile::tempdir_in(self.work).map_err(GitError::io("cannot write in", self.work))?;
         let dir = dir.path();
         self.git(dir, "look through", &["init", "--quiet"])?;
-        let fetch = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--filter=tree:0",
-            "--",
-            &self.from.remote,
-            "+refs/*:refs/all/*",
-        ];
+        let fetch =
+            ["fetch", "--quiet", "--no-tags", "--filter=tree:0", "--", &self.remote, "+refs/*:refs/all/*"];
         self.git(dir, "look through", &fetch)?;
         let commit = format!("{short}^{{commit}}");
         match self.git(
@@ -425,13 +434,12 @@ impl<'a> Job<'a> {
         let format = if commit.id.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
         self.git(dir, "make room for", &["init", "--quiet", format])?;
         // Submodules whose address is relative need to know relative to what.
-        self.git(dir, "make room for", &["remote", "add", "--", "origin", &self.from.remote])?;
+        self.git(dir, "make room for", &["remote", "add", "--", "origin", &self.remote])?;
         let has_it = || {
             let commit = format!("{}^{{commit}}", commit.id);
             self.git(dir, "find the commit in", &["cat-file", "-e", &commit]).is_ok()
         };
-        let shallow =
-            ["fetch", "--quiet", "--no-tags", "--depth=1", "--update-head-ok", "--", &self.from.remote];
+        let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "--update-head-ok", "--", &self.remote];
         // What stays should know its own name, as a program that asks `git describe` will want to.
         let by_name = commit.name.as_ref().map(|name| format!("+{name}:{name}"));
         let first = by_name.as_deref().filter(|_| keep).unwrap_or(&commit.id);
@@ -443,7 +451,7 @@ impl<'a> Job<'a> {
         // A server may refuse to be asked for an id, or know nothing of shallow histories.
         let all = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
         let unshallow: &[&str] = if dir.join(".git/shallow").exists() { &["--unshallow"] } else { &[] };
-        let deep = [&["fetch", "--quiet"], unshallow, &["--", &self.from.remote], &all].concat();
+        let deep = [&["fetch", "--quiet"], unshallow, &["--", &self.remote], &all].concat();
         self.git(dir, "fetch", &deep)?;
         if has_it() { Ok(()) } else { Err(self.no_reference()) }
     }
@@ -458,16 +466,8 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// What stays is as it would be after a clone, without passwords.
+    /// What stays is as it would be after a clone.
     fn clean_git_dir(&self, dir: &Path) -> Result<(), GitError> {
-        let bare = match (self.from.remote.split_once("://"), self.repository != self.from.remote) {
-            (Some((scheme, rest)), true) => {
-                let host = rest.split_once('@').map_or(rest, |(_, host)| host);
-                format!("{scheme}://{host}")
-            }
-            _ => self.from.remote.clone(),
-        };
-        self.git(dir, "clean up", &["remote", "set-url", "--", "origin", &bare])?;
         match fs::remove_file(dir.join(".git/FETCH_HEAD")) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(GitError::io("cannot remove", dir)(e)),
             _ => Ok(()),
@@ -523,7 +523,10 @@ impl<'a> Job<'a> {
                 let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
                 let last = lines[lines.len().saturating_sub(6)..].join("\n");
                 let reason = if last.is_empty() { output.status.to_string() } else { last };
-                let reason = reason.replace(&self.from.remote, &self.repository);
+                let reason = match &self.user {
+                    Some(user) => reason.replace(&format!("{user}@"), ""),
+                    None => reason,
+                };
                 Err(GitError::Failed { what, repository: self.repository.clone(), reason })
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -569,6 +572,23 @@ fn environment(credentials: Credentials, work: &Path) -> Vec<(OsString, OsString
     // The store may lie inside some repository, which is none of ours.
     set("GIT_CEILING_DIRECTORIES", work.parent().unwrap_or(work).as_os_str());
     environment
+}
+
+/// An address without user and password, and these, where a web server is to know them. By SSH the user
+/// is part of where the repository is.
+fn without_user(address: &str) -> (String, Option<String>) {
+    if let Some((scheme @ ("http" | "https"), rest)) = address.split_once("://") {
+        let end = rest.find('/').unwrap_or(rest.len());
+        if let Some((user, host)) = rest[..end].rsplit_once('@') {
+            return (format!("{scheme}://{host}{}", &rest[end..]), Some(user.to_owned()));
+        }
+    }
+    (address.to_owned(), None)
+}
+
+/// A string as Git's configuration has it.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn is_full_id(text: &str) -> bool {

@@ -5,6 +5,7 @@
 //! layers/<id map>/<diff ID>/               unpacked layers, in the form the kernel's overlay stacks
 //! cache/steps/…, cache/context/…           step key → layer; remembered file hashes
 //! cache/mounts/<id map>/<key>/<n>/         what RUN --mount=type=cache keeps, and locks beside it
+//! cache/http/…                             files of web servers (`context::http`)
 //! work/<name>/                             what a running command is making
 //! lock                                     shared by every command, alone for a collector
 //! version                                  the format's number

@@ -2,6 +2,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
 use crate::context::git_url::parse_git;
+use crate::registry::testing::{Server, reply};
 use crate::store::Store;
 
 /// A repository that a test has made, a store's work directory, and what is said to `git` about them.
@@ -176,10 +177,12 @@ fn a_checkout_depends_on_the_commit_only() {
 #[test]
 fn the_git_directory_stays_when_it_is_wanted() {
     let scene = Scene::new();
+    scene.commit();
     scene.write("s/f", "x");
     scene.commit();
     scene.run(&["tag", "--annotate", "--message", "x", "v1"]);
     let dir = scene.checkout_with("#v1", true).unwrap();
+    assert_eq!(scene.run_in(&dir, &["rev-list", "--count", "HEAD"]), "1", "no history is fetched");
     assert_eq!(scene.run_in(&dir, &["describe", "--always"]), "v1");
     assert_eq!(scene.run_in(&dir, &["status", "--porcelain"]), "");
     assert_eq!(scene.run_in(&dir, &["remote", "get-url", "origin"]), scene.at("").remote);
@@ -232,6 +235,80 @@ fn submodules_of_this_machine_are_not_fetched() {
     assert!(error.hint().unwrap().contains("submodules=false"));
     let dir = scene.checkout("?submodules=false").unwrap();
     assert!(dir.join("f").exists() && fs::read_dir(dir.join("sub")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_server_that_knows_files_only_and_submodules_of_submodules() {
+    let scene = Scene::new();
+    for (name, module) in [("inner", None), ("outer", Some("../inner"))] {
+        let dir = scene.dir.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        scene.run_in(&dir, &["init", "--quiet", "--initial-branch=main"]);
+        fs::write(dir.join(name), "x").unwrap();
+        if let Some(module) = module {
+            scene.run_in(&dir, &["remote", "add", "origin", dir.to_str().unwrap()]);
+            scene.run_in(&dir, &["submodule", "--quiet", "add", module, "below"]);
+        }
+        scene.run_in(&dir, &["add", "--all"]);
+        scene.run_in(&dir, &["commit", "--quiet", "--message", "x"]);
+    }
+    scene.run(&["remote", "add", "origin", scene.repo().to_str().unwrap()]);
+    scene.run(&["submodule", "--quiet", "add", "../outer", "sub"]);
+    let first = scene.commit();
+    scene.write("f", "x");
+    scene.commit();
+    // As a web server has them that knows nothing of Git: no shallow histories, no commits by id.
+    let web = scene.dir.path().join("web");
+    for name in ["inner", "outer", "r.git"] {
+        let bare = web.join(name);
+        let from = scene.dir.path().join(name);
+        scene.run_in(
+            scene.dir.path(),
+            &["clone", "--quiet", "--bare", from.to_str().unwrap(), bare.to_str().unwrap()],
+        );
+        scene.run_in(&bare, &["update-server-info"]);
+    }
+    let server = Server::start(move |seen| {
+        if seen.header("authorization") != Some("Basic dTpzZWNyZXQ=") {
+            return reply(401, "").with("WWW-Authenticate", "Basic realm=\"x\"");
+        }
+        let path = seen.line.trim_start_matches("GET /").split('?').next().unwrap_or_default();
+        fs::read(web.join(path)).map_or_else(|_| reply(404, ""), |content| reply(200, content))
+    });
+    let checkout = |rest: &str, credentials| {
+        let from = parse_git(&format!("http://u:secret@{}/r.git{rest}", server.host)).unwrap().unwrap();
+        let git = Git::new(&scene.work, credentials);
+        git.checkout(&from, &git.resolve(&from)?, Checkout::of(&from, false))
+    };
+    for credentials in [Credentials::User, Credentials::None] {
+        let dir = checkout("", credentials).unwrap();
+        assert!(
+            dir.join("f").exists() && dir.join("sub/outer").exists() && dir.join("sub/below/inner").exists()
+        );
+        for git_dir in [".git", "sub/.git", "sub/below/.git"] {
+            assert!(!dir.join(git_dir).exists(), "{git_dir}");
+        }
+    }
+    let dir = checkout(&format!("#{first}"), Credentials::None).unwrap();
+    assert!(!dir.join("f").exists() && dir.join("sub/below/inner").exists());
+    assert!(
+        server
+            .seen()
+            .iter()
+            .all(|seen| seen.header("authorization").is_none_or(|v| v == "Basic dTpzZWNyZXQ="))
+    );
+    let dir = checkout("?submodules=0", Credentials::None).unwrap();
+    assert!(!dir.join("sub/outer").exists());
+    // What stays knows the way back, and no password, nor do submodules.
+    let dir = checkout("?keep-git-dir=1", Credentials::None).unwrap();
+    assert!(dir.join("sub/below/.git").exists());
+    let module = fs::read_to_string(dir.join(".git/modules/sub/config")).unwrap();
+    assert!(module.contains("/outer") && !module.contains("secret"), "{module}");
+    let kept = fs::read_to_string(dir.join(".git/config")).unwrap();
+    assert!(kept.contains(&format!("http://{}/r.git", server.host)) && !kept.contains("secret"), "{kept}");
+    let gone = parse_git(&format!("http://u:secret@{}/none.git", server.host)).unwrap().unwrap();
+    let error = Git::new(&scene.work, Credentials::User).resolve(&gone).unwrap_err().to_string();
+    assert!(error.contains("none.git") && !error.contains("secret"), "{error}");
 }
 
 #[test]
