@@ -37,6 +37,9 @@ use settings::{Settings, Unknown};
 /// The build argument that overrides `# check=`.
 pub const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
 
+/// The configuration of a base image by its name, where it is at hand.
+pub type Bases<'a> = dyn Fn(&str) -> Option<ImageConfig> + 'a;
+
 /// What is known besides the file. The default is nothing.
 #[derive(Default, Clone)]
 pub struct Options<'a> {
@@ -51,7 +54,7 @@ pub struct Options<'a> {
     /// Names that `--build-context` gives: they are not images.
     pub named_contexts: BTreeSet<String>,
     /// The configuration of a base image by its name as `FROM` has it after expansion, where it is at hand.
-    pub bases: Option<&'a dyn Fn(&str) -> Option<ImageConfig>>,
+    pub bases: Option<&'a Bases<'a>>,
     /// Checks that are left out, whatever the file says.
     pub skip: BTreeSet<Code>,
 }
@@ -130,6 +133,8 @@ pub fn check(text: &str, file: &Containerfile, options: &Options<'_>) -> Result<
         }
     }
     findings.sort_by_key(|finding| (finding.span.start, finding.code, finding.span.end));
+    // Several blank lines in a row have one cause.
+    findings.dedup();
     let fails = settings.error && findings.iter().any(|finding| finding.level > Level::Info);
     Ok(Report { findings, fails })
 }

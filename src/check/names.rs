@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Checker;
 use super::rules::Code;
-use crate::dockerfile::ast::{From, Span};
+use crate::dockerfile::ast::{From, Kind, Span, Word};
 
 /// `COPY --from` and `FROM` mean something else by these.
 const RESERVED: [&str; 2] = ["context", "scratch"];
@@ -12,6 +12,61 @@ const RESERVED: [&str; 2] = ["context", "scratch"];
 pub(super) fn check(checker: &mut Checker<'_>) {
     stage_names(checker);
     keyword_case(checker);
+    descriptions(checker);
+    for span in &checker.file.empty_continuations {
+        // What there is to underline is the end of the line before.
+        let before = checker.text[..span.start].trim_end_matches(['\r', '\n']).len();
+        let line = checker.text[..before].rfind('\n').map_or(0, |newline| newline + 1);
+        let escape = checker.text[line..before].trim_end().len() + line;
+        let (message, help) = if escape > line {
+            ("this line goes on, and the next one is blank", "remove the blank line, or put a `#` on it")
+        } else {
+            continue;
+        };
+        let width = checker.file.directives.escape.len_utf8();
+        checker.advise(Code::NoEmptyContinuation, Span::new(escape - width, escape), message, help);
+    }
+}
+
+/// Comments that look like the description of an `ARG` or a stage, and are not. Only those on the line above count:
+/// with a blank line between, they are about something else.
+fn descriptions(checker: &mut Checker<'_>) {
+    let file = checker.file;
+    for stage in &file.stages {
+        if let Some(name) = &stage.from.name {
+            description(
+                checker,
+                &stage.from.comments,
+                stage.from.span,
+                &[&name.node.to_lowercase()],
+                "stage",
+            );
+        }
+    }
+    let in_stages = file.stages.iter().flat_map(|stage| &stage.instructions);
+    for instruction in file.global_args.iter().chain(in_stages) {
+        let Kind::Arg(args) = &instruction.kind else { continue };
+        let names: Vec<&str> = args.iter().map(|arg| arg.name.node.as_str()).collect();
+        description(checker, &instruction.comments, instruction.keyword, &names, "argument");
+    }
+}
+
+fn description(checker: &mut Checker<'_>, comments: &[Word], at: Span, names: &[&str], what: &str) {
+    let Some(comment) = comments.last() else { return };
+    let between = checker.source(Span::new(comment.span.end, at.start));
+    let is_directive = ["check", "syntax", "escape"].iter().any(|key| {
+        comment.node.to_lowercase().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+    });
+    let first = comment.node.split(' ').next().unwrap_or_default();
+    if between.matches('\n').count() != 1 || is_directive || names.contains(&first) {
+        return;
+    }
+    let message = format!("the comment above this {what} does not begin with its name");
+    let help = match names {
+        [name] => format!("write `# {name} DESCRIPTION`, or leave a blank line in between"),
+        _ => "write `# NAME DESCRIPTION`, or leave a blank line in between".to_owned(),
+    };
+    checker.advise(Code::InvalidDefinitionDescription, comment.span, message, help);
 }
 
 fn stage_names(checker: &mut Checker<'_>) {

@@ -70,6 +70,7 @@ macro_rules! codes {
 codes! {
     StageNameCasing Warning "Stage names are written in lower case.";
     FromAsCasing Warning "FROM and AS are written in the same case.";
+    NoEmptyContinuation Warning "No blank line stands inside an instruction.";
     ConsistentInstructionCasing Warning "All instructions are written in the same case.";
     DuplicateStageName Error "Every stage has a name of its own.";
     ReservedStageName Error "No stage is named `scratch` or `context`.";
@@ -89,6 +90,7 @@ codes! {
     ExposeProtoCasing Warning "Protocols in EXPOSE are written in lower case.";
     ExposeInvalidFormat Warning "EXPOSE names ports of the container only.";
     CopyIgnoredFile Warning "What COPY and ADD ask for is not excluded by an ignore file.";
+    InvalidDefinitionDescription Warning "A comment above an ARG or a named stage begins with its name.";
     NoUser Warning "An image that starts a program says as which user.";
     AddInsteadOfCopy Warning "Plain files are copied with COPY.";
     MissingDockerignore Info "A context that is copied as a whole has an ignore file.";
@@ -115,6 +117,6 @@ impl Code {
 
     /// Whether it runs only where `# check=experimental=` asks for it.
     pub fn is_experimental(self) -> bool {
-        false
+        self == Code::InvalidDefinitionDescription
     }
 }

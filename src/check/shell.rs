@@ -71,18 +71,16 @@ fn is_shell(command: &Simple) -> bool {
     matches!(command.name(), "sh" | "bash" | "dash" | "ash" | "ksh" | "zsh")
 }
 
+/// Programs and builtins that run the command behind them.
+const WRAPPERS: [&str; 8] = ["exec", "command", "time", "nohup", "eatmydata", "env", "nice", "builtin"];
+
 /// Removes what only changes how a command runs; takes the script of `sh -c` apart.
 fn unwrap(command: Simple) -> Vec<Simple> {
     let mut words = command.words.as_slice();
-    loop {
-        match words.first().map(String::as_str) {
-            Some("exec" | "command" | "time" | "nohup" | "eatmydata" | "env" | "nice" | "builtin") => {
-                words = &words[1..];
-                while words.first().is_some_and(|word| word.starts_with('-') || is_assignment(word)) {
-                    words = &words[1..];
-                }
-            }
-            _ => break,
+    while words.first().is_some_and(|word| WRAPPERS.contains(&word.as_str())) {
+        words = &words[1..];
+        while words.first().is_some_and(|word| word.starts_with('-') || is_assignment(word)) {
+            words = &words[1..];
         }
     }
     let Some(command) = simple(words.to_vec(), command.span) else { return Vec::new() };

@@ -142,6 +142,24 @@ fn keyword_case_is_that_of_the_majority() {
 }
 
 #[test]
+fn blank_lines_and_comments() {
+    files(&[
+        ("FROM debian:13\nRUN a \\\n\n\n  b\n", &["NoEmptyContinuation: \\"]),
+        ("FROM debian:13\r\nRUN a \\ \r\n \r\n\r\n  b\r\n", &["NoEmptyContinuation: \\"]),
+        ("FROM debian:13\nRUN a \\\n  # c\n  b\n\nRUN <<EOF\na \\\n\nEOF\n", &[]),
+        ("FROM debian:13\n# b\nARG A\n", &[]),
+    ]);
+    let experimental = |text: &str| found(&format!("# check=experimental=all\n{text}"));
+    assert_eq!(experimental("FROM debian:13 AS a\n"), [""; 0]);
+    assert_eq!(experimental("\n# a is this\nFROM debian:13 AS A\n"), ["StageNameCasing: A"]);
+    assert_eq!(experimental("# x\nFROM debian:13\n# b\n\nARG A\n"), [""; 0]);
+    assert_eq!(
+        experimental("# x\nARG A\n# y\nFROM debian:13 AS a\n# B this\nARG A B\n"),
+        ["InvalidDefinitionDescription: x", "InvalidDefinitionDescription: y"]
+    );
+}
+
+#[test]
 fn bases() {
     files(&[
         ("FROM scratch\n", &[]),

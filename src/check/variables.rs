@@ -87,10 +87,9 @@ impl Checker<'_> {
                 ))
             } else if is_declared_below(self.file, place, &name) {
                 Some(format!("move `ARG {name}` up: it stands below"))
-            } else if let Some(near) = near.filter(|near| scope.complete || is_slip(&name, near)) {
-                Some(format!("did you mean `${near}`?"))
             } else {
-                None
+                let likely = near.filter(|near| scope.complete || is_slip(&name, near));
+                likely.map(|near| format!("did you mean `${near}`?"))
             };
             if help.is_none() && !scope.complete {
                 continue;
