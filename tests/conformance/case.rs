@@ -59,6 +59,8 @@ pub struct Expect {
     pub says: Vec<String>,
     /// Lines that are not.
     pub never_says: Vec<String>,
+    /// What a check finds: code and line of each.
+    pub findings: Option<Vec<String>>,
     /// Standard output; whether each line only has to be in it.
     pub stdout: Option<(String, bool)>,
 }
@@ -142,7 +144,7 @@ fn check(case: Case) -> Result<Case, String> {
     if e.error.is_some() && image {
         return Err("a build that fails makes no image".into());
     }
-    if !image && e.error.is_none() && e.says.is_empty() && e.stdout.is_none() {
+    if !image && e.error.is_none() && e.says.is_empty() && e.stdout.is_none() && e.findings.is_none() {
         return Err("nothing is expected".into());
     }
     Ok(case)
@@ -259,6 +261,7 @@ fn section(title: &str, body: String, case: &mut Case) -> Result<(), String> {
         "output" => expect.output = Some((body.lines().map(str::to_owned).collect(), subset)),
         "says" => expect.says = body.lines().map(str::to_owned).collect(),
         "never" => expect.never_says = body.lines().map(str::to_owned).collect(),
+        "findings" => expect.findings = Some(body.lines().map(str::to_owned).collect()),
         "stdout" => expect.stdout = Some((body, words.contains(&"says"))),
         other => return Err(format!("there is no section `{other}`")),
     }

@@ -33,6 +33,15 @@ pub fn compare(case: &Case, said: &Said, dir: &Path, plain: &Image, builds: bool
             wrong.push(format!("standard output is\n{}\nexpected\n{text}\n{}", said.stdout, said.stderr));
         }
     }
+    if let Some(expected) = &expect.findings {
+        // A check that finds something ends like a failure.
+        let found = findings(&said.stdout);
+        if found != *expected {
+            let found = found.join("\n  ");
+            wrong.push(format!("found is\n  {found}\nexpected\n  {}\n{}", expected.join("\n  "), said.stderr));
+        }
+        return wrong;
+    }
     if let Some((code, text, parts)) = &expect.error {
         if said.status.code() != Some(*code) {
             wrong.push(format!("exit code {:?} instead of {code}\n{}", said.status.code(), said.stderr));
@@ -80,6 +89,21 @@ pub fn compare(case: &Case, said: &Said, dir: &Path, plain: &Image, builds: bool
         }
     }
     wrong
+}
+
+/// `CODE LINE` of each finding that was printed, in order.
+fn findings(stdout: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut code = None;
+    for line in stdout.lines() {
+        let (word, place) = (line.split("]:").next().unwrap_or(""), line.trim_start().strip_prefix("--> "));
+        if let (Some((_, name)), true) = (word.split_once('['), line.contains("]: ")) {
+            code = Some(name.to_owned());
+        } else if let (Some(place), Some(code)) = (place, code.take_if(|_| place.is_some())) {
+            found.push(format!("{code} {}", place.rsplit(':').nth(1).unwrap_or("")));
+        }
+    }
+    found
 }
 
 /// An error with its wrapped lines joined, so that a case may break them where it likes.
