@@ -242,7 +242,8 @@ fn section(title: &str, body: String, case: &mut Case) -> Result<(), String> {
         "setup" => case.setup = Some(body),
         "base" => case.bases.push(((*words.get(1).ok_or("a base has a name")?).to_owned(), body)),
         "tree" => {
-            let entries = body.lines().filter(|l| !l.trim().is_empty()).map(entry).collect::<Result<_, _>>()?;
+            let entries =
+                body.lines().filter(|l| !l.trim().is_empty()).map(entry).collect::<Result<_, _>>()?;
             expect.trees.push(Tree { platform: platform(), subset, entries });
         }
         "config" => {

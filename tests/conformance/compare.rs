@@ -38,7 +38,11 @@ pub fn compare(case: &Case, said: &Said, dir: &Path, plain: &Image, builds: bool
         let found = findings(&said.stdout);
         if found != *expected {
             let found = found.join("\n  ");
-            wrong.push(format!("found is\n  {found}\nexpected\n  {}\n{}", expected.join("\n  "), said.stderr));
+            wrong.push(format!(
+                "found is\n  {found}\nexpected\n  {}\n{}",
+                expected.join("\n  "),
+                said.stderr
+            ));
         }
         return wrong;
     }
@@ -68,7 +72,11 @@ pub fn compare(case: &Case, said: &Said, dir: &Path, plain: &Image, builds: bool
             false => found == *lines,
         };
         if !right {
-            wrong.push(format!("the steps print\n  {}\nexpected\n  {}", found.join("\n  "), lines.join("\n  ")));
+            wrong.push(format!(
+                "the steps print\n  {}\nexpected\n  {}",
+                found.join("\n  "),
+                lines.join("\n  ")
+            ));
         }
     }
     // Nothing said is nothing changed.
@@ -84,7 +92,9 @@ pub fn compare(case: &Case, said: &Said, dir: &Path, plain: &Image, builds: bool
     }
     for (platform, values) in &expect.configs {
         match read_image(&dir.join("out"), platform) {
-            Ok(image) => values.iter().for_each(|(key, value)| compare_value(key, value, &image, plain, &mut wrong)),
+            Ok(image) => {
+                values.iter().for_each(|(key, value)| compare_value(key, value, &image, plain, &mut wrong))
+            }
             Err(why) => wrong.push(why),
         }
     }
@@ -112,7 +122,9 @@ fn joined(error: &str) -> Vec<String> {
     let mut paragraph = false;
     for line in error.trim_end().lines() {
         let line = line.trim_end();
-        let more = line.starts_with("  ") && !line.trim_start().starts_with("-->") && !line.trim_start().starts_with('|');
+        let more = line.starts_with("  ")
+            && !line.trim_start().starts_with("-->")
+            && !line.trim_start().starts_with('|');
         if paragraph && more {
             let last = lines.last_mut().unwrap();
             last.push(' ');
@@ -151,7 +163,11 @@ fn compare_tree(tree: &Tree, image: &Image, plain: &Image, wrong: &mut Vec<Strin
         }
     }
     if !differences.is_empty() {
-        wrong.push(format!("the files of the image{}:\n{}", for_platform(&tree.platform), differences.join("\n")));
+        wrong.push(format!(
+            "the files of the image{}:\n{}",
+            for_platform(&tree.platform),
+            differences.join("\n")
+        ));
     }
 }
 
@@ -240,7 +256,7 @@ fn history(image: &Image, plain: &Image) -> Value {
     let below = if image.layers.starts_with(&plain.layers) { entries(plain).len() } else { 0 };
     let line = |e: &Value| {
         let keyword = e["created_by"].as_str().unwrap_or("").split(' ').next().unwrap_or("").to_owned();
-        if e["empty_layer"] == Value::from(true) { keyword } else { format!("*{keyword}") }
+        if e["empty_layer"].as_bool() == Some(true) { keyword } else { format!("*{keyword}") }
     };
     all[below.min(all.len())..].iter().map(line).collect()
 }

@@ -132,7 +132,8 @@ fn apply(layer: Box<dyn Read>, files: &mut Files, inode: &mut usize) -> Result<(
             tar::EntryType::Link => {
                 let target = format!("/{}", link(&entry).trim_start_matches("./").trim_matches('/'));
                 let node = new.get(&target).or_else(|| files.get(&target));
-                let node = node.ok_or(format!("{path} is a hardlink to {target}, which is not there"))?.clone();
+                let node =
+                    node.ok_or(format!("{path} is a hardlink to {target}, which is not there"))?.clone();
                 new.insert(path, node);
                 continue;
             }
@@ -170,8 +171,7 @@ impl Node {
 
     /// A line as in a case.
     pub fn line(&self, path: &str) -> String {
-        let path =
-            if path.contains([' ', '"', '\n', '\\']) { format!("{path:?}") } else { path.to_owned() };
+        let path = if path.contains([' ', '"', '\n', '\\']) { format!("{path:?}") } else { path.to_owned() };
         let owner = match self.owner {
             (0, 0) => String::new(),
             (user, group) => format!(" {user}:{group}"),
