@@ -13,18 +13,25 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     stage_names(checker);
     keyword_case(checker);
     descriptions(checker);
+    blank_lines(checker);
+}
+
+/// Blank lines where an instruction goes on. What shows best is the escape character above them.
+fn blank_lines(checker: &mut Checker<'_>) {
+    let escape = checker.file.directives.escape;
     for span in &checker.file.empty_continuations {
-        // What there is to underline is the end of the line before.
-        let before = checker.text[..span.start].trim_end_matches(['\r', '\n']).len();
-        let line = checker.text[..before].rfind('\n').map_or(0, |newline| newline + 1);
-        let escape = checker.text[line..before].trim_end().len() + line;
-        let (message, help) = if escape > line {
-            ("this line goes on, and the next one is blank", "remove the blank line, or put a `#` on it")
-        } else {
-            continue;
+        let above = checker.text[..span.start].trim_end();
+        let at = match above.strip_suffix(escape) {
+            Some(before) => Span::new(before.len(), above.len()),
+            None => *span,
         };
-        let width = checker.file.directives.escape.len_utf8();
-        checker.advise(Code::NoEmptyContinuation, Span::new(escape - width, escape), message, help);
+        let help = "remove the blank line, or put a `#` on it";
+        checker.advise(
+            Code::NoEmptyContinuation,
+            at,
+            "an instruction goes on, and a blank line follows",
+            help,
+        );
     }
 }
 

@@ -147,6 +147,7 @@ fn blank_lines_and_comments() {
         ("FROM debian:13\nRUN a \\\n\n\n  b\n", &["NoEmptyContinuation: \\"]),
         ("FROM debian:13\r\nRUN a \\ \r\n \r\n\r\n  b\r\n", &["NoEmptyContinuation: \\"]),
         ("FROM debian:13\nRUN a \\\n  # c\n  b\n\nRUN <<EOF\na \\\n\nEOF\n", &[]),
+        ("FROM debian:13\nRUN a \\\n  # ü\n\n  b\n", &["NoEmptyContinuation: "]),
         ("FROM debian:13\n# b\nARG A\n", &[]),
     ]);
     let experimental = |text: &str| found(&format!("# check=experimental=all\n{text}"));
@@ -441,4 +442,86 @@ fn directives() {
     assert_eq!(found("# check=skip=Nope,NoUser\nFROM a:1\n"), ["UnknownCheck: Nope"]);
     let options = Options { skip: [Code::StageNameCasing].into(), ..Options::default() };
     assert_eq!(found_with("FROM a:1 AS B\n", &options), [""; 0]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines in which most of the checks have something to look at, and odd pieces between them.
+    fn line() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "FROM ",
+            "from ",
+            "a",
+            ":latest",
+            " AS ",
+            "B",
+            "RUN ",
+            "apt-get update",
+            " && ",
+            "sudo ",
+            "\\\n",
+            "\n",
+            "\n\n",
+            "\\",
+            "'",
+            "\"",
+            "$(",
+            "${",
+            "}",
+            ")",
+            "$X",
+            "ENV ",
+            "ARG ",
+            "X",
+            "=",
+            " ",
+            "é",
+            "#",
+            "<<EOF",
+            "\nEOF\n",
+            "COPY ",
+            "ADD ",
+            ".",
+            " /",
+            "CMD ",
+            "[",
+            "]",
+            "EXPOSE ",
+            "1:2/TCP",
+            "WORKDIR ",
+            "USER ",
+            "--platform=$TARGETPLATFORM ",
+            "--mount=type=cache,target=/var/lib/apt ",
+            "# check=skip=Y\n",
+            "# x",
+            "apk add ",
+            ";",
+            "|",
+            "`",
+            "\r\n",
+            "\u{feff}",
+        ]);
+        prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_file_makes_a_check_panic_or_point_outside(lines in prop::collection::vec(line(), 0..6)) {
+            let text = format!("FROM a:1\n{}", lines.join("\n"));
+            if let Ok(file) = dockerfile::parse(&text) {
+                let rules = IgnoreFile::parse("a\n").unwrap();
+                let options = Options { ignore: Some(&rules), has_ignore_file: Some(false), ..Options::default() };
+                if let Ok(report) = check(&text, &file, &options) {
+                    for finding in report.findings {
+                        prop_assert!(text.get(finding.span.range()).is_some(), "{finding:?} in {text:?}");
+                    }
+                }
+            }
+        }
+    }
 }
