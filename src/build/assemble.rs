@@ -1,10 +1,10 @@
 //! Configuration and manifest of the finished image.
 
-use oci_spec::image::{DescriptorBuilder, ImageManifestBuilder};
+use oci_spec::image::{DescriptorBuilder, ImageIndexBuilder, ImageManifestBuilder, PlatformBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::BuildError;
-use crate::image::{Descriptor, DiffId, Digest, ImageConfig, MediaType, media};
+use crate::image::{Descriptor, DiffId, Digest, ImageConfig, MediaType, Platform, media};
 use crate::plan;
 use crate::store::Store;
 
@@ -32,6 +32,17 @@ pub struct Built {
     pub config_digest: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<ImageLayer>,
+}
+
+/// What a build has made: one image, or an index of several, in the store.
+#[derive(Debug, Clone)]
+pub struct BuiltImage {
+    /// The manifest of the only image, or the index.
+    pub root: Descriptor,
+    /// The digest of that.
+    pub digest: Digest,
+    /// The images with their platforms; one where there is no index.
+    pub images: Vec<(Platform, Built)>,
 }
 
 /// When an image with this content was made first.
@@ -66,16 +77,6 @@ pub fn assemble<I>(
     }
     let config_bytes = config.to_json();
     let config_digest = store.write_document(&config_bytes)?;
-    let descriptor = |media_type: &str, digest: &Digest, size: u64| {
-        let digest: oci_spec::image::Digest =
-            digest.to_string().parse().map_err(|e| BuildError::Assemble(format!("{e}")))?;
-        DescriptorBuilder::default()
-            .media_type(MediaType::from(media_type))
-            .digest(digest)
-            .size(size)
-            .build()
-            .map_err(|e| BuildError::Assemble(e.to_string()))
-    };
     let layer_descriptors =
         layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect::<Result<Vec<_>, _>>()?;
     let manifest = ImageManifestBuilder::default()
@@ -89,6 +90,48 @@ pub fn assemble<I>(
     let digest = store.write_document(&manifest_bytes)?;
     let manifest = descriptor(media::MANIFEST, &digest, manifest_bytes.len() as u64)?;
     Ok(Built { manifest, digest, config_digest, layers })
+}
+
+/// Joins the images for several platforms in an index; a single one stays as it is.
+///
+/// The index lists them in the order in which their platforms were asked for.
+pub fn join(store: &Store, images: Vec<(Platform, Built)>) -> Result<BuiltImage, BuildError> {
+    if let [(_, only)] = images.as_slice() {
+        return Ok(BuiltImage { root: only.manifest.clone(), digest: only.digest, images });
+    }
+    let mut entries = Vec::new();
+    for (platform, built) in &images {
+        let mut named = PlatformBuilder::default()
+            .os(platform.os.as_str())
+            .architecture(platform.architecture.as_str());
+        if let Some(variant) = &platform.variant {
+            named = named.variant(variant.clone());
+        }
+        let mut entry = built.manifest.clone();
+        entry.set_platform(Some(named.build().map_err(|e| BuildError::Assemble(e.to_string()))?));
+        entries.push(entry);
+    }
+    let index = ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests(entries)
+        .build()
+        .map_err(|e| BuildError::Assemble(e.to_string()))?;
+    let bytes = serde_json::to_vec(&index).map_err(|e| BuildError::Assemble(e.to_string()))?;
+    let digest = store.write_document(&bytes)?;
+    let root = descriptor(media::INDEX, &digest, bytes.len() as u64)?;
+    Ok(BuiltImage { root, digest, images })
+}
+
+fn descriptor(media_type: &str, digest: &Digest, size: u64) -> Result<Descriptor, BuildError> {
+    let digest: oci_spec::image::Digest =
+        digest.to_string().parse().map_err(|e| BuildError::Assemble(format!("{e}")))?;
+    DescriptorBuilder::default()
+        .media_type(MediaType::from(media_type))
+        .digest(digest)
+        .size(size)
+        .build()
+        .map_err(|e| BuildError::Assemble(e.to_string()))
 }
 
 fn first_made(store: &Store, config: &ImageConfig, fresh: bool) -> Result<String, BuildError> {

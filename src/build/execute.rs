@@ -1,24 +1,26 @@
 //! Walks the plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::assemble::{Built, ImageLayer, assemble};
-use super::copy::{Chmod, CopyOptions, copy_into};
+use super::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
+use super::copy::{CopyOptions, copy_into};
 use super::images::{Finder, FoundImage};
+use super::mounts::secret;
 use super::packer::{Packer, Promise};
-use super::stack::{Fresh, Layer, StageEnd, StepRecord, image_end};
+use super::run_mounts::{self, Maker, Prepared, Resolved};
+use super::sources::{Part, Sources, describe};
+use super::stack::{Fresh, Layer, Record, StageEnd, StepRecord, image_end};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
-use super::{BuildError, Options, StepError, archive, users, workdir};
-use crate::context::{
-    DirectoryContext, IgnoreRules, SelectOptions, Selection, SourceTree, StatCache, select,
-};
-use crate::image::{ChainId, DiffId, Digest};
+use super::{BuildError, Options, StepError, users, workdir};
+use crate::context::SourceTree;
+use crate::dockerfile::mode::Chmod;
+use crate::image::{ChainId, DiffId};
 use crate::plan::key::{self, Description, InstructionKey};
-use crate::plan::{Action, Base, CopyFrom, CopyStep, Plan, Stage, Step};
+use crate::plan::{Action, Base, CopyStep, MountKind, Origin, Plan, RunStep, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
 use crate::rootfs::overlay::{Overlay, ReadOnly};
 use crate::rootfs::pack::{PackedLayer, recompress};
@@ -26,7 +28,7 @@ use crate::rootfs::unpack::unpack;
 use crate::rootfs::{Clamp, LayerDir};
 use crate::store::Store;
 
-/// Builds the plan's target and puts the image into the store.
+/// Builds the plan's targets and puts them into the store: one image, or for several platforms an index.
 ///
 /// # Errors
 /// When a step fails, a source is missing, or the environment cannot do it. Steps that were finished
@@ -37,7 +39,7 @@ pub fn build(
     finder: &mut Finder<'_>,
     options: &Options,
     progress: &dyn Progress,
-) -> Result<Built, BuildError> {
+) -> Result<BuiltImage, BuildError> {
     let stages = plan.stages.len();
     let mut executor = Executor {
         store,
@@ -47,9 +49,9 @@ pub fn build(
         progress,
         workshop: None,
         packer: None,
-        context: None,
-        stat_cache: None,
-        sources: HashMap::new(),
+        sources: Sources::new(store, &options.contexts, progress),
+        done: HashMap::new(),
+        secrets: BTreeMap::new(),
         ends: vec![StageEnd::default(); stages],
         next_task: 1,
     };
@@ -68,10 +70,11 @@ struct Executor<'a, 'f> {
     options: &'a Options,
     progress: &'a dyn Progress,
     packer: Option<Packer>,
-    context: Option<DirectoryContext>,
-    stat_cache: Option<StatCache>,
-    /// Stages and images that are mounted to copy from.
-    sources: HashMap<Option<ChainId>, ReadOnly>,
+    sources: Sources<'a>,
+    /// Steps that this command has run: their records are written when it ends.
+    done: HashMap<String, Layer>,
+    /// By id.
+    secrets: BTreeMap<String, Vec<u8>>,
     ends: Vec<StageEnd>,
     next_task: usize,
     // Last: its work directory goes after all that lies in it.
@@ -111,27 +114,25 @@ impl Executor<'_, '_> {
             source: Box::new(source),
         };
         self.check_interrupt()?;
-        let selection = match &step.action {
-            Action::Copy(copy) if matches!(copy.from, CopyFrom::Context) => {
-                Some(self.select_from_context(copy).map_err(failed)?)
-            }
+        let parts = match &step.action {
+            Action::Copy(copy) => self.parts_beforehand(copy).map_err(failed)?,
             _ => None,
         };
-        let key = self.key(step, selection.as_ref()).map_err(|e| e.or_step(failed))?;
-        if let Some(record) = self.look_up(position, key)? {
+        let key = self.key(step, parts.as_deref()).map_err(|e| e.or_step(failed))?;
+        let alone = stands_alone(step);
+        if let Some((layer, time)) = self.look_up(position, key, alone)? {
             let (label, text) = (label.clone(), step.text.clone());
             self.progress.event(Event::Cached { task, label, text });
-            let layer = Layer { packed: Promise::kept(record.layer), fresh: None, base: false, record: None };
             let end = &mut self.ends[position];
             end.layers.push(layer);
-            end.time = end.time.max(record.time);
+            end.time = end.time.max(time);
             return Ok(());
         }
         self.open_workshop()?;
         let (label_shown, text) = (label.clone(), step.text.clone());
         self.progress.event(Event::Started { task, label: label_shown, text });
         let began = Instant::now();
-        let done = self.carry_out(position, step, selection, task, key);
+        let done = self.carry_out(position, step, parts, task, key);
         let elapsed = began.elapsed();
         match done {
             Ok(()) => {
@@ -160,33 +161,32 @@ impl Executor<'_, '_> {
         self.options.epoch.map_or_else(|| "inputs".to_owned(), |epoch| format!("epoch {epoch}"))
     }
 
-    fn key(
-        &mut self,
-        step: &Step<FoundImage>,
-        selection: Option<&Selection>,
-    ) -> Result<InstructionKey, Failure> {
+    fn key(&mut self, step: &Step<FoundImage>, parts: Option<&[Part]>) -> Result<InstructionKey, Failure> {
         let times = self.times();
         Ok(match &step.action {
-            Action::Run(run) => key::run(run, &times),
+            Action::Run(run) => {
+                let mut description = key::run(run, &times);
+                self.describe_mounts(run, &mut description)?;
+                description.key()
+            }
             Action::Workdir { path, user } => key::workdir(path, user, &times),
             Action::Copy(copy) => {
-                // ADD does with archives what COPY does not.
-                let mut description = Description::of(if copy.add { "add" } else { "copy" });
-                description
-                    .text(&copy.dest)
-                    .option(copy.chown.as_ref().map(|(v, _)| v.as_str()))
-                    .option(copy.chmod.as_ref().map(|(v, _)| v.as_str()))
-                    .text(&times);
-                match selection {
-                    Some(selection) => {
-                        let digest = self.content_digest(selection)?;
-                        description.text("content").text(&digest.to_string());
+                let mut description = key::copy(copy, &times);
+                match parts {
+                    Some(parts) => {
+                        let context = match &copy.from {
+                            Origin::Context(name) => Some(name),
+                            _ => None,
+                        };
+                        for part in parts {
+                            let digest = self.sources.digest(context, &part.selection)?;
+                            describe(&mut description, &digest, part.unpack);
+                        }
                     }
                     None => {
-                        let chain = self.source_chain(&copy.from)?;
-                        let sources: Vec<&str> = copy.sources.iter().map(|(s, _)| s.as_str()).collect();
-                        let chain = chain.map(|c| c.to_string());
-                        description.text("layers").option(chain.as_deref()).list(&sources);
+                        let chain = self.origin_chain(&copy.from)?.map(|c| c.to_string());
+                        description.text("layers").option(chain.as_deref());
+                        key::copy_sources(&mut description, &copy.sources);
                     }
                 }
                 description.key()
@@ -194,24 +194,62 @@ impl Executor<'_, '_> {
         })
     }
 
-    fn content_digest(&mut self, selection: &Selection) -> Result<Digest, StepError> {
-        if self.stat_cache.is_none() {
-            self.stat_cache = Some(StatCache::load(self.store, &self.options.context));
+    /// What the mounts of a `RUN` bring into its key: all that they show but caches and secrets.
+    fn describe_mounts(
+        &mut self,
+        run: &RunStep<FoundImage>,
+        description: &mut Description,
+    ) -> Result<(), Failure> {
+        for mount in &run.mounts {
+            let origin = match &mount.kind {
+                MountKind::Bind { from, source, .. } => Some((from, source)),
+                MountKind::Cache { from: Some(from), source, .. } => Some((from, source)),
+                _ => None,
+            };
+            let Some((from, source)) = origin else { continue };
+            match from {
+                Origin::Context(name) => {
+                    let selection = run_mounts::select(&mut self.sources, name, source)?;
+                    let digest = self.sources.digest(Some(name), &selection)?;
+                    description.text(&digest.to_string());
+                }
+                other => {
+                    let chain = self.origin_chain(other)?.map(|c| c.to_string());
+                    description.option(chain.as_deref());
+                }
+            }
         }
-        let Some(cache) = &mut self.stat_cache else { return Ok(Digest::of(b"")) };
-        Ok(selection.digest(cache)?)
+        Ok(())
     }
 
-    /// The layer that an earlier build has made of the same step, if its blob is still there.
-    fn look_up(&mut self, position: usize, key: InstructionKey) -> Result<Option<StepRecord>, BuildError> {
+    /// The layer that an earlier build, or this one for another platform, has made of the same step, with
+    /// the newest time in it; if its blob is still there.
+    fn look_up(
+        &mut self,
+        position: usize,
+        key: InstructionKey,
+        alone: bool,
+    ) -> Result<Option<(Layer, i64)>, BuildError> {
         // An instruction that was never run on anything has no need to wait for the layers below.
-        if self.options.no_cache || !self.store.cache_path(&key.directory()).is_dir() {
+        let known = !self.options.no_cache && self.store.cache_path(&key.directory()).is_dir();
+        if !known && self.done.is_empty() {
             return Ok(None);
         }
-        let chain = self.chain(position)?;
-        let record: Option<StepRecord> = self.store.cached(&key.on(chain).record());
+        let chain = if alone { None } else { self.chain(position)? };
+        let record = key.on(chain).record();
+        if let Some(layer) = self.done.get(&record) {
+            let time = layer.record.as_ref().map_or(i64::MIN, |r| r.time);
+            return Ok(Some((layer.clone(), time)));
+        }
+        if !known {
+            return Ok(None);
+        }
+        let record: Option<StepRecord> = self.store.cached(&record);
         let usable = |r: &StepRecord| self.store.blob_size(&r.layer.digest) == Some(r.layer.size);
-        Ok(record.filter(usable))
+        Ok(record.filter(usable).map(|r| {
+            let layer = Layer { packed: Promise::kept(r.layer), fresh: None, base: false, record: None };
+            (layer, r.time)
+        }))
     }
 
     /// The chain ID of a stage's layers so far; waits for those that are being packed.
@@ -222,52 +260,57 @@ impl Executor<'_, '_> {
         Ok(ChainId::of(&diff_ids))
     }
 
-    // ---- Sources of COPY.
+    // ---- What is copied and mounted.
 
-    fn select_from_context(&mut self, copy: &CopyStep<FoundImage>) -> Result<Selection, StepError> {
-        if self.context.is_none() {
-            let rules = IgnoreRules::read(&self.options.context, self.options.containerfile.as_deref())?;
-            self.context = Some(DirectoryContext::open(&self.options.context, rules)?);
-        }
-        let Some(context) = &self.context else {
-            return Err(StepError::Chmod("the build context is not open".to_owned()));
+    /// What a `COPY` takes, if it can be told without the layers of a stage or an image.
+    fn parts_beforehand(&mut self, copy: &CopyStep<FoundImage>) -> Result<Option<Vec<Part>>, StepError> {
+        let tree = match &copy.from {
+            _ if !copy.has_paths() => None,
+            Origin::Context(name) => Some(self.sources.context(name)?),
+            Origin::Scratch => Some(self.sources.nothing()?),
+            Origin::Stage(_) | Origin::Image(_) => return Ok(None),
         };
-        select_sources(context.tree(), copy)
+        Ok(Some(self.sources.parts(copy, tree.as_ref())?))
     }
 
-    /// The chain ID of the layers that a `COPY --from` copies from.
-    fn source_chain(&self, from: &CopyFrom<FoundImage>) -> Result<Option<ChainId>, BuildError> {
+    /// The chain ID of the layers that a step copies or mounts from.
+    fn origin_chain(&self, from: &Origin<FoundImage>) -> Result<Option<ChainId>, BuildError> {
         match from {
-            CopyFrom::Context => Ok(None),
-            CopyFrom::Stage(position) => self.chain(*position),
-            CopyFrom::Image(found) => Ok(ChainId::of(&found.image.config.rootfs.diff_ids)),
+            Origin::Context(_) | Origin::Scratch => Ok(None),
+            Origin::Stage(position) => self.chain(*position),
+            Origin::Image(found) => Ok(ChainId::of(&found.image.config.rootfs.diff_ids)),
         }
     }
 
-    fn select_from_layers(&mut self, copy: &CopyStep<FoundImage>) -> Result<(Selection, i64), Failure> {
-        let end = match &copy.from {
-            CopyFrom::Stage(position) => self.ends[*position].clone(),
-            CopyFrom::Image(found) => image_end(found),
-            CopyFrom::Context => StageEnd::default(),
+    /// Mounts the layers of a stage or an image to read from; gives the newest time in it.
+    fn mount_origin(&mut self, from: &Origin<FoundImage>) -> Result<(&ReadOnly, i64), Failure> {
+        let end = match from {
+            Origin::Stage(position) => self.ends[*position].clone(),
+            Origin::Image(found) => image_end(found),
+            Origin::Context(_) | Origin::Scratch => StageEnd::default(),
         };
-        let chain = self.source_chain(&copy.from)?;
-        if !self.sources.contains_key(&chain) {
+        let chain = self.origin_chain(from)?;
+        if !self.sources.mounted.contains_key(&chain) {
             let dirs = self.layer_dirs(&end)?;
             let workshop = self.opened()?;
             let mounted = ReadOnly::mount(&workshop.work, &dirs).map_err(StepError::Rootfs)?;
-            self.sources.insert(chain, mounted);
+            self.sources.mounted.insert(chain, mounted);
         }
-        let io_error = |source| StepError::Io { what: "cannot open the stage to copy from", source };
-        let Some(mounted) = self.sources.get(&chain) else {
-            return Err(io_error(std::io::ErrorKind::NotFound.into()).into());
-        };
-        let root = mounted.root().map_err(io_error)?.try_clone_to_owned().map_err(io_error)?;
+        match self.sources.mounted.get(&chain) {
+            Some(mounted) => Ok((mounted, end.time)),
+            None => Err(open_error(std::io::ErrorKind::NotFound.into()).into()),
+        }
+    }
+
+    fn parts_from_layers(&mut self, copy: &CopyStep<FoundImage>) -> Result<(Vec<Part>, i64), Failure> {
+        let (mounted, time) = self.mount_origin(&copy.from)?;
+        let root = mounted.root().and_then(|root| root.try_clone_to_owned()).map_err(open_error)?;
         let name = match &copy.from {
-            CopyFrom::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
+            Origin::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
             _ => "the image".to_owned(),
         };
         let tree = SourceTree::image(root, name);
-        Ok((select_sources(&tree, copy)?, end.time))
+        Ok((self.sources.parts(copy, Some(&tree))?, time))
     }
 
     // ---- Doing it.
@@ -281,12 +324,13 @@ impl Executor<'_, '_> {
             if let Base::Image(found) = &stage.base {
                 self.finder.fetch(found)?;
             }
-            for step in &stage.steps {
-                if let Action::Copy(CopyStep { from: CopyFrom::Image(found), .. }) = &step.action {
+            for origin in stage.steps.iter().flat_map(|step| step.origins()) {
+                if let Origin::Image(found) = origin {
                     self.finder.fetch(found)?;
                 }
             }
         }
+        self.read_secrets()?;
         let workshop = Workshop::open(self.store, self.progress)?;
         // Only here, where subordinate ids are ours.
         self.store.sweep()?;
@@ -298,10 +342,7 @@ impl Executor<'_, '_> {
     }
 
     fn opened(&self) -> Result<&Workshop, StepError> {
-        let closed = || std::io::Error::from(std::io::ErrorKind::NotConnected);
-        self.workshop
-            .as_ref()
-            .ok_or_else(|| StepError::Io { what: "the workshop is closed", source: closed() })
+        self.workshop.as_ref().ok_or_else(closed)
     }
 
     /// The directories of a stage's layers, ready to be stacked.
@@ -330,24 +371,32 @@ impl Executor<'_, '_> {
         &mut self,
         position: usize,
         step: &Step<FoundImage>,
-        selection: Option<Selection>,
+        parts: Option<Vec<Part>>,
         task: TaskId,
         key: InstructionKey,
     ) -> Result<(), Failure> {
-        let dirs = self.layer_dirs(&self.ends[position])?;
-        let (selection, source_time) = match (&step.action, selection) {
-            (Action::Copy(copy), None) => {
-                let (selection, time) = self.select_from_layers(copy)?;
-                (Some(selection), time)
-            }
-            (_, selection) => {
-                let newest = selection.as_ref().and_then(Selection::newest_mtime).unwrap_or(i64::MIN);
-                (selection, newest)
+        let alone = stands_alone(step);
+        let dirs = if alone { Vec::new() } else { self.layer_dirs(&self.ends[position])? };
+        let (parts, source_time) = match (&step.action, parts) {
+            (Action::Copy(copy), None) => self.parts_from_layers(copy)?,
+            (_, parts) => {
+                let parts = parts.unwrap_or_default();
+                let newest = parts.iter().filter_map(|p| p.selection.newest_mtime()).max();
+                (parts, newest.unwrap_or(i64::MIN))
             }
         };
-        let time = self.ends[position].time.max(source_time);
-        let from = now_coarse();
+        let below = if alone { 0 } else { self.ends[position].time };
+        let time = below.max(source_time);
+        let resolved = self.resolve_mounts(step)?;
         let workshop = self.opened()?;
+        let mounts = match &step.action {
+            Action::Run(run) => {
+                let (store, secrets, progress) = (self.store, &self.secrets, self.progress);
+                Maker { workshop, store, secrets, progress }.make(&run.mounts, resolved)?
+            }
+            _ => Prepared::default(),
+        };
+        let from = now_coarse();
         let records = workshop.records();
         let mut rootfs = Overlay::mount(&workshop.work, &dirs, records).map_err(StepError::Rootfs)?;
         let open_root = |source| StepError::Io { what: "cannot open the root file system", source };
@@ -355,7 +404,8 @@ impl Executor<'_, '_> {
         match &step.action {
             Action::Run(run) if run.argv.is_empty() => {}
             Action::Run(run) => {
-                super::run::run(workshop, &rootfs, run, task, self.progress).map_err(StepError::Run)?
+                let result = super::run::run(workshop, &rootfs, run, &mounts, task, self.progress);
+                result.map_err(StepError::Run)?;
             }
             Action::Workdir { path, user } => {
                 let who = users::identity(root.as_fd(), user).map_err(StepError::User)?;
@@ -364,25 +414,24 @@ impl Executor<'_, '_> {
                     .map_err(|source| StepError::Workdir { path: path.clone(), source })?;
             }
             Action::Copy(copy) => {
-                let Some(selection) = selection else { return Ok(()) };
-                if copy.add {
-                    refuse_archives(&selection)?;
-                }
                 let chown = match &copy.chown {
-                    Some((who, _)) => Some(users::owner(root.as_fd(), who).map_err(StepError::User)?),
+                    Some(who) => Some(users::owner(root.as_fd(), who).map_err(StepError::User)?),
                     None => None,
                 };
                 let chmod = match &copy.chmod {
-                    Some((mode, _)) => Some(Chmod::parse(mode).map_err(|e| StepError::Chmod(e.to_string()))?),
+                    Some(mode) => Some(Chmod::parse(mode).map_err(|e| StepError::Chmod(e.to_string()))?),
                     None => None,
                 };
                 let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
-                let options = CopyOptions { chown, chmod };
-                copy_into(root.as_fd(), copy.dest.as_bytes(), &selection, &options, &mut ownership)
-                    .map_err(StepError::Copy)?;
+                for Part { selection, unpack: _ } in &parts {
+                    let options = CopyOptions { chown, chmod: chmod.clone() };
+                    copy_into(root.as_fd(), copy.dest.as_bytes(), selection, &options, &mut ownership)
+                        .map_err(StepError::Copy)?;
+                }
             }
         }
         drop(root);
+        drop(mounts);
         if workshop.interrupted().is_some() {
             // Checked by the caller; what was made under an interrupt is not worth keeping.
             return Err(StepError::Io {
@@ -397,27 +446,67 @@ impl Executor<'_, '_> {
             None => Clamp::Between { from, until: now_coarse() + 1, to: time },
         };
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
-        let Some(packer) = &self.packer else {
-            return Err(self.opened().err().map_or_else(
-                || Failure::Build(BuildError::Assemble("the packer is gone".to_owned())),
-                Failure::Step,
-            ));
-        };
+        let packer = self.packer.as_ref().ok_or_else(closed)?;
         let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
-        let end = &mut self.ends[position];
-        end.time = time;
         let fresh = Some(Fresh::new(frozen.layer));
-        end.layers.push(Layer { packed, fresh, base: false, record: Some((key, time)) });
+        let layer = Layer { packed, fresh, base: false, record: Some(Record { key, time, alone }) };
+        if self.plan.targets.len() > 1 {
+            let chain = if alone { None } else { self.chain(position)? };
+            self.done.insert(key.on(chain).record(), layer.clone());
+        }
+        let end = &mut self.ends[position];
+        end.time = end.time.max(time);
+        end.layers.push(layer);
+        Ok(())
+    }
+
+    /// Where the content of a step's mounts lies.
+    fn resolve_mounts(&mut self, step: &Step<FoundImage>) -> Result<Vec<Resolved>, Failure> {
+        let Action::Run(run) = &step.action else { return Ok(Vec::new()) };
+        let mut resolved = Vec::new();
+        for mount in &run.mounts {
+            resolved.push(match (mount.origin(), &mount.kind) {
+                (Some(Origin::Context(name)), MountKind::Bind { source, .. } | MountKind::Cache { source, .. }) => {
+                    run_mounts::resolve_context(&mut self.sources, name, source)?
+                }
+                (Some(from), _) => {
+                    let identity = self.origin_chain(from)?.map_or_else(String::new, |c| c.to_string());
+                    let (mounted, _) = self.mount_origin(from)?;
+                    Resolved { root: Some(mounted.path()), identity, selection: None }
+                }
+                (None, _) => Resolved::default(),
+            });
+        }
+        Ok(resolved)
+    }
+
+    /// Reads the secrets that steps want, before the user namespace is entered: inside it a file that is
+    /// readable through one of the user's further groups no longer is.
+    fn read_secrets(&mut self) -> Result<(), BuildError> {
+        let steps = self.plan.stages.iter().flat_map(|stage| &stage.steps);
+        for step in steps {
+            let Action::Run(run) = &step.action else { continue };
+            for mount in &run.mounts {
+                let MountKind::Secret { id, .. } = &mount.kind else { continue };
+                let read = secret(&self.options.secrets, id, false);
+                let read = read.map_err(|e| BuildError::Step {
+                    label: String::new(),
+                    text: step.text.clone(),
+                    span: step.span,
+                    source: Box::new(e.into()),
+                })?;
+                if let Some(content) = read {
+                    self.secrets.insert(id.clone(), content);
+                }
+            }
+        }
         Ok(())
     }
 
     /// Waits for all layers, moves them to where unpacked layers lie, and writes their records.
     fn settle_all(&mut self) -> Result<(), BuildError> {
         // Nothing may have them mounted by a path that is about to change.
-        self.sources.clear();
-        if let Some(mut cache) = self.stat_cache.take() {
-            cache.save(self.store)?;
-        }
+        self.sources.close()?;
         let Some(workshop) = &self.workshop else { return Ok(()) };
         let place = workshop.place(self.store);
         for end in &mut self.ends {
@@ -427,9 +516,10 @@ impl Executor<'_, '_> {
                 if let Some(fresh) = &layer.fresh {
                     Fresh::keep(fresh, place, packed.diff_id)?;
                 }
-                if let Some((key, time)) = layer.record.take() {
+                if let Some(Record { key, time, alone }) = layer.record.take() {
                     let record = StepRecord { layer: packed.clone(), time };
-                    self.store.remember(&key.on(ChainId::of(&diff_ids)).record(), &record)?;
+                    let below = if alone { None } else { ChainId::of(&diff_ids) };
+                    self.store.remember(&key.on(below).record(), &record)?;
                 }
                 diff_ids.push(packed.diff_id);
             }
@@ -437,9 +527,17 @@ impl Executor<'_, '_> {
         Ok(())
     }
 
-    /// Puts the image together.
-    fn finish(&mut self) -> Result<Built, BuildError> {
-        let stage = &self.plan.stages[self.plan.target];
+    /// Puts the images together.
+    fn finish(&mut self) -> Result<BuiltImage, BuildError> {
+        let mut images = Vec::new();
+        for target in &self.plan.targets {
+            images.push((target.platform.clone(), self.image(target.stage)?));
+        }
+        join(self.store, images)
+    }
+
+    fn image(&mut self, position: usize) -> Result<Built, BuildError> {
+        let stage = &self.plan.stages[position];
         let mut base = stage;
         while let Base::Stage(of) = &base.base {
             base = &self.plan.stages[*of];
@@ -448,7 +546,7 @@ impl Executor<'_, '_> {
             self.finder.fetch(found)?;
         }
         let mut layers = Vec::new();
-        for layer in &self.ends[self.plan.target].layers {
+        for layer in &self.ends[position].layers {
             let mut packed = layer.packed.wait()?;
             if !layer.base && packed.compression != self.options.compression.to_string() {
                 packed = self.converted(&packed)?;
@@ -508,18 +606,17 @@ impl From<BuildError> for Failure {
     }
 }
 
-fn select_sources(tree: &SourceTree, copy: &CopyStep<FoundImage>) -> Result<Selection, StepError> {
-    let sources: Vec<&str> = copy.sources.iter().map(|(s, _)| s.as_str()).collect();
-    Ok(select(tree, &sources, copy.dest.as_bytes(), &SelectOptions::default())?)
+/// Whether a step's layer depends on nothing below it: `COPY --link`.
+fn stands_alone(step: &Step<FoundImage>) -> bool {
+    matches!(&step.action, Action::Copy(copy) if copy.link)
 }
 
-/// `ADD` extracts what is an archive; copying it as a file instead would be another image.
-fn refuse_archives(selection: &Selection) -> Result<(), StepError> {
-    let io_error = |source| StepError::Io { what: "cannot read what is to be added", source };
-    match archive::first(selection).map_err(io_error)? {
-        Some(source_path) => Err(StepError::Archive { source_path }),
-        None => Ok(()),
-    }
+fn closed() -> StepError {
+    StepError::Io { what: "the workshop is closed", source: std::io::ErrorKind::NotConnected.into() }
+}
+
+fn open_error(source: std::io::Error) -> StepError {
+    StepError::Io { what: "cannot open the stage to copy from", source }
 }
 
 /// Now, as file systems tell it: inode times come from a clock that is up to a tick behind.

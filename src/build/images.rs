@@ -31,6 +31,13 @@ pub struct FoundImage {
     remote: Option<Resolved>,
 }
 
+/// Images are the same when their manifests are, wherever their layers come from.
+impl PartialEq for FoundImage {
+    fn eq(&self, other: &FoundImage) -> bool {
+        self.image.manifest.digest() == other.image.manifest.digest()
+    }
+}
+
 /// Why an image was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
@@ -78,21 +85,20 @@ pub enum FindError {
 /// Finds images for one build.
 pub struct Finder<'a> {
     store: &'a Store,
-    platform: Platform,
     policy: PullPolicy,
     progress: &'a dyn Progress,
     /// Made when it is first needed: a cached build asks nobody.
     client: Option<Client>,
     work: Option<WorkDir>,
-    found: HashMap<ImageSource, FoundImage>,
+    found: HashMap<(ImageSource, Platform), FoundImage>,
     next_task: usize,
 }
 
 impl<'a> Finder<'a> {
     /// A finder that has found nothing yet. Its tasks are numbered from 1,000,000 on, away from steps.
-    pub fn new(store: &'a Store, platform: Platform, policy: PullPolicy, progress: &'a dyn Progress) -> Self {
+    pub fn new(store: &'a Store, policy: PullPolicy, progress: &'a dyn Progress) -> Self {
         let found = HashMap::new();
-        Finder { store, platform, policy, progress, client: None, work: None, found, next_task: 1_000_000 }
+        Finder { store, policy, progress, client: None, work: None, found, next_task: 1_000_000 }
     }
 
     /// The registry client, made on first use.
@@ -108,21 +114,22 @@ impl<'a> Finder<'a> {
     }
 
     /// Finds an image; nothing but its manifest and configuration is downloaded.
-    pub fn find(&mut self, source: &ImageSource) -> Result<FoundImage, FindError> {
-        if let Some(found) = self.found.get(source) {
+    pub fn find(&mut self, source: &ImageSource, platform: &Platform) -> Result<FoundImage, FindError> {
+        let key = (source.clone(), platform.clone());
+        if let Some(found) = self.found.get(&key) {
             return Ok(found.clone());
         }
         let found = match source {
             ImageSource::OciLayout(place) => {
                 let name = oci::parse_oci(&format!("oci:{place}"))?;
-                let (store, platform) = (self.store, self.platform.clone());
+                let store = self.store;
                 let work = self.work()?;
-                let image = oci::read_layout(&name.dir, name.tag.as_deref(), &platform, store, work)?;
+                let image = oci::read_layout(&name.dir, name.tag.as_deref(), platform, store, work)?;
                 FoundImage { image, remote: None }
             }
-            ImageSource::Name(name) => self.find_name(name)?,
+            ImageSource::Name(name) => self.find_name(name, platform)?,
         };
-        self.found.insert(source.clone(), found.clone());
+        self.found.insert(key, found.clone());
         Ok(found)
     }
 
@@ -136,10 +143,11 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn find_name(&mut self, name: &ImageName) -> Result<FoundImage, FindError> {
+    fn find_name(&mut self, name: &ImageName, platform: &Platform) -> Result<FoundImage, FindError> {
         // What this machine has built or imported under the name comes first, as everywhere.
         if self.policy != PullPolicy::Always
-            && let Some(found) = self.in_store(name, &name.normalised())?
+            && let Some(found) = self.in_store(name, &name.normalised(), platform)?
+            && (self.policy == PullPolicy::Never || is_for(&found, platform))
         {
             return Ok(found);
         }
@@ -147,29 +155,42 @@ impl<'a> Finder<'a> {
             return Err(FindError::NotInStore { name: name.to_string() });
         }
         let candidates = self.client()?.registries().candidates(name);
-        let mut reasons = Vec::new();
+        let mut failures = Vec::new();
         for reference in &candidates {
             if self.policy == PullPolicy::Missing
-                && let Some(found) = self.in_store(name, reference)?
+                && let Some(found) = self.in_store(name, reference, platform)?
+                && is_for(&found, platform)
             {
                 return Ok(found);
             }
-            match self.resolve(reference) {
+            match self.resolve(reference, platform) {
                 Ok(found) => return Ok(found),
-                Err(e) if candidates.len() == 1 => return Err(e),
-                Err(e) => reasons.push(e.to_string()),
+                Err(e) => failures.push(e),
             }
         }
         // A local image is better than none when nobody could be asked.
-        if let Some(found) = self.in_store(name, &name.normalised())? {
+        if self.policy == PullPolicy::Missing
+            && let Some(found) = self.in_store(name, &name.normalised(), platform)?
+        {
             let text = format!("no registry has {name}; the image in the store is used");
             self.progress.event(Event::Warning { text });
             return Ok(found);
         }
+        if failures.len() == 1
+            && let Some(only) = failures.pop()
+        {
+            return Err(only);
+        }
+        let reasons = failures.iter().map(ToString::to_string).collect();
         Err(FindError::NotFound { name: name.to_string(), reasons })
     }
 
-    fn in_store(&self, name: &ImageName, reference: &Reference) -> Result<Option<FoundImage>, FindError> {
+    fn in_store(
+        &self,
+        name: &ImageName,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<FoundImage>, FindError> {
         let digest = match &reference.digest {
             Some(digest) => *digest,
             None => match self.store.find(&reference.to_string())? {
@@ -180,7 +201,7 @@ impl<'a> Finder<'a> {
                 None => return Ok(None),
             },
         };
-        match registry::in_store(self.store, &digest, &self.platform) {
+        match registry::in_store(self.store, &digest, platform) {
             Some(image) if image.layers.iter().all(|l| self.store.blob_size(&l.digest) == Some(l.size)) => {
                 Ok(Some(FoundImage { image, remote: None }))
             }
@@ -190,19 +211,19 @@ impl<'a> Finder<'a> {
             _ => Err(FindError::Unusable {
                 name: name.to_string(),
                 digest: digest.to_string(),
-                platform: self.platform.clone(),
+                platform: platform.clone(),
             }),
         }
     }
 
-    fn resolve(&mut self, reference: &Reference) -> Result<FoundImage, FindError> {
+    fn resolve(&mut self, reference: &Reference, platform: &Platform) -> Result<FoundImage, FindError> {
         let task = TaskId(self.next_task);
         self.next_task += 1;
         let began = Instant::now();
         let text = format!("resolve {reference}");
         self.progress.event(Event::Started { task, label: String::new(), text });
-        let (store, platform) = (self.store, self.platform.clone());
-        let resolved = registry::resolve(self.client()?, store, reference, &platform, &());
+        let store = self.store;
+        let resolved = registry::resolve(self.client()?, store, reference, platform, &());
         let elapsed = began.elapsed();
         match resolved {
             Ok(resolved) => {
@@ -233,11 +254,37 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// What an image says that it is for.
+fn platform_of(found: &FoundImage) -> Platform {
+    let config = &found.image.config;
+    Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+    }
+}
+
+/// Whether an image is for a platform. One that does not say is for any.
+fn is_for(found: &FoundImage, platform: &Platform) -> bool {
+    let theirs = platform_of(found);
+    theirs.architecture.is_empty()
+        || (theirs.os == platform.os && theirs.architecture == platform.architecture)
+}
+
 impl Images for Finder<'_> {
     type Image = FoundImage;
 
-    fn image(&mut self, source: &ImageSource) -> Result<(FoundImage, ImageConfig), ImageError> {
-        let found = self.find(source)?;
+    fn image(
+        &mut self,
+        source: &ImageSource,
+        platform: &Platform,
+    ) -> Result<(FoundImage, ImageConfig), ImageError> {
+        let found = self.find(source, platform)?;
+        if !is_for(&found, platform) {
+            let theirs = platform_of(&found);
+            let text = format!("the base image is for {theirs}, and {platform} was asked for");
+            self.progress.event(Event::Warning { text });
+        }
         let config = found.image.config.clone();
         Ok((found, config))
     }

@@ -7,13 +7,12 @@
 //! | `stack` | the layers of stages under construction |
 //! | [`workshop`] | the user namespace and the launcher, opened when there is work |
 //! | [`run`](mod@run), [`copy`](mod@copy), [`workdir`] | carry out one step in a mounted root |
-//! | [`mounts`] | what a `RUN --mount` mounts: caches, secrets, what is written and thrown away |
-//! | [`archive`] | which sources of an `ADD` are archives |
+//! | `sources` | what steps copy from: contexts, stages, images, downloads |
+//! | [`mounts`], `run_mounts` | caches, secrets and other mounts of a `RUN` |
 //! | [`users`] | who `USER` and `--chown` mean in an image |
 //! | [`packer`] | packs layers beside the next step |
 //! | [`assemble`] | configuration and manifest of the finished image |
 
-pub mod archive;
 pub mod assemble;
 pub mod copy;
 pub mod execute;
@@ -21,26 +20,31 @@ pub mod images;
 pub mod mounts;
 pub mod packer;
 pub mod run;
+mod run_mounts;
+pub mod sources;
 mod stack;
 pub mod users;
 pub mod workdir;
 pub mod workshop;
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
 use crate::dockerfile::ast::Span;
 use crate::layer::compress::Compression;
+use crate::plan::ContextName;
 
-pub use assemble::Built;
+pub use assemble::{Built, BuiltImage};
 pub use execute::build;
+pub use mounts::SecretSource;
+pub use sources::ContextDir;
 
 /// What a build is told besides its plan.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The build context.
-    pub context: PathBuf,
-    /// The Containerfile, for its own ignore file; `None` when it came from elsewhere.
-    pub containerfile: Option<PathBuf>,
+    /// The build contexts that are trees of files.
+    pub contexts: BTreeMap<ContextName, ContextDir>,
+    /// `--secret`, by id.
+    pub secrets: BTreeMap<String, SecretSource>,
     /// Run every step.
     pub no_cache: bool,
     /// How layers are compressed.
@@ -108,14 +112,34 @@ pub enum StepError {
     /// A `COPY` could not be written.
     #[error(transparent)]
     Copy(#[from] copy::CopyError),
-    /// `ADD` of an archive.
-    #[error(
-        "`{source_path}` is an archive, which ADD would extract; that is not there yet in this version of cooper"
-    )]
-    Archive {
-        /// The source.
-        source_path: String,
+    /// A build context that was not given.
+    #[error("{}", no_context(.name))]
+    NoContext {
+        /// Which.
+        name: ContextName,
     },
+    /// A file or repository from elsewhere could not be had.
+    #[error("{message}")]
+    Remote {
+        /// What is wrong.
+        message: String,
+        /// What may help.
+        hint: Option<String>,
+        /// Whether this machine lacks something.
+        environment: bool,
+    },
+    /// A mount of a `RUN` could not be made ready.
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    /// A secret that is to be a variable is no text.
+    #[error("the secret `{id}` is not UTF-8 text, and cannot be a variable")]
+    SecretText {
+        /// Its id.
+        id: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(crate::store::StoreError),
     /// `--chown` names nobody.
     #[error(transparent)]
     User(#[from] users::UserError),
@@ -144,4 +168,11 @@ pub enum StepError {
         /// Why it failed.
         source: std::io::Error,
     },
+}
+
+fn no_context(name: &ContextName) -> String {
+    match name {
+        ContextName::Main => "this build has no context: the Containerfile came without one".to_owned(),
+        ContextName::Named(name) => format!("there is no build context `{name}`"),
+    }
 }

@@ -27,7 +27,7 @@ use cooper_runtime::step::Mount;
 use crate::rootfs::overlay::RootfsError;
 use crate::store::StoreError;
 
-pub use cache::{CacheMount, Caches, Initial, Sharing};
+pub use cache::{CacheMount, Caches, Initial};
 pub use prune::{PruneError, Pruned, prune};
 pub use secret::{SecretSource, secret};
 pub use throwaway::{Throwaway, throwaway};

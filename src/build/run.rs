@@ -9,8 +9,11 @@ use cooper_runtime::mountpoint::MountPoints;
 use cooper_runtime::step::{Outcome, Part, SetupFailure, Step};
 use cooper_runtime::sys::fs::FileKind;
 
+use super::images::FoundImage;
+use super::run_mounts::Prepared;
 use super::users::{self, UserError};
 use super::workshop::Workshop;
+use crate::image::Platform;
 use crate::plan::RunStep;
 use crate::progress::{Event, Progress, Stream, Tail, TaskId};
 use crate::rootfs::overlay::Overlay;
@@ -51,6 +54,16 @@ pub enum RunError {
         reason: String,
         /// What may be the matter.
         hint: &'static str,
+    },
+    /// Its programs are for another processor.
+    #[error("`{program}` is for {platform}, and this machine, {host}, cannot execute it")]
+    Foreign {
+        /// The program.
+        program: String,
+        /// What the stage is for.
+        platform: Platform,
+        /// What this machine is.
+        host: Platform,
     },
     /// Its user is outside the ids that there are.
     #[error("user {uid} (group {gid}) cannot be used here: {reason}")]
@@ -111,10 +124,11 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// Runs a step in a mounted root file system, and shows its output as it comes.
-pub fn run(
+pub(super) fn run(
     workshop: &Workshop,
     rootfs: &Overlay,
-    step: &RunStep,
+    step: &RunStep<FoundImage>,
+    mounts: &Prepared<'_>,
     task: TaskId,
     progress: &dyn Progress,
 ) -> Result<(), RunError> {
@@ -129,6 +143,8 @@ pub fn run(
     }
     check_cwd(root, &step.cwd)?;
     let mut env = step.env.clone();
+    env.retain(|line| !has_name(&mounts.env, line));
+    env.extend(mounts.env.iter().cloned());
     env.extend(step.proxies.iter().filter(|p| !has_name(&step.env, p)).cloned());
     if !has_name(&env, "HOME=") {
         env.push(format!("HOME={}", who.home));
@@ -144,7 +160,7 @@ pub fn run(
         hostname: HOSTNAME.to_owned(),
         hosts: HOSTS.to_vec(),
         resolv_conf: workshop.resolv_conf.clone(),
-        mounts: Vec::new(),
+        mounts: mounts.mounts.clone(),
     };
     let mut points =
         MountPoints::prepare(root, &spec.mounts).map_err(io_error("cannot make the step's mount points"))?;
@@ -158,7 +174,7 @@ pub fn run(
         Outcome::Exited(0) => Ok(()),
         Outcome::Exited(code) => Err(RunError::Exit { code, tail }),
         Outcome::Signaled(signal) => Err(RunError::Signal { signal, tail }),
-        Outcome::NotStarted(failure) => Err(not_started(failure, &spec)),
+        Outcome::NotStarted(failure) => Err(not_started(failure, &spec, &step.platform)),
     }
 }
 
@@ -214,11 +230,14 @@ fn check_cwd(root: std::os::fd::BorrowedFd<'_>, cwd: &str) -> Result<(), RunErro
     }
 }
 
-fn not_started(failure: SetupFailure, spec: &Step) -> RunError {
+fn not_started(failure: SetupFailure, spec: &Step, platform: &Platform) -> RunError {
     let reason = io::Error::from_raw_os_error(failure.errno);
     match failure.part {
         Part::Program => {
             let program = spec.argv.first().cloned().unwrap_or_default();
+            if failure.errno == libc_errno::ENOEXEC && *platform != Platform::host() {
+                return RunError::Foreign { program, platform: platform.clone(), host: Platform::host() };
+            }
             let (reason, hint) = match failure.errno {
                 libc_errno::ENOENT => (
                     "no such file".to_owned(),

@@ -32,7 +32,17 @@ pub(super) struct Layer {
     /// Whether it came with a base image: such layers are passed on as they are.
     pub(super) base: bool,
     /// The record to write once it is packed.
-    pub(super) record: Option<(InstructionKey, i64)>,
+    pub(super) record: Option<Record>,
+}
+
+/// Under which key a layer is remembered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    pub(super) key: InstructionKey,
+    /// The newest time that went into it, seconds since 1970.
+    pub(super) time: i64,
+    /// Whether it depends on nothing below it.
+    pub(super) alone: bool,
 }
 
 /// A layer that this command has made.

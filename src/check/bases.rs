@@ -59,7 +59,7 @@ impl Globals {
     pub(super) fn new(checker: &Checker<'_>, with_build_args: bool) -> Globals {
         let target = checker.options.target.as_deref().unwrap_or("default");
         let mut values = BTreeMap::new();
-        for line in predefined(&Platform::host(), target).to_env() {
+        for line in predefined(&Platform::host(), &Platform::host(), target).to_env() {
             if let Some((name, value)) = line.split_once('=') {
                 values.insert(name.to_owned(), Some(value.to_owned()));
             }

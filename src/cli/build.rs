@@ -1,18 +1,21 @@
 //! `cooper build`
 
+mod inputs;
+mod secrets;
+
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use super::failure::{Source, general};
-use super::{CliError, Global, Stop, push};
+use super::failure::general;
+use super::{CliError, Global, Stop, lint, print, push};
 use crate::build::images::{Finder, PullPolicy};
-use crate::build::{self, Built};
-use crate::dockerfile;
+use crate::build::{self, BuiltImage};
+use crate::dockerfile::{self, IgnoreFile};
 use crate::image::{ImageName, Platform, Reference};
 use crate::layer::compress::Compression;
 use crate::plan;
@@ -27,7 +30,8 @@ use crate::transport::oci::{self, OciName};
 /// output.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The Containerfile, `-` for standard input [default: Containerfile, else Dockerfile, in CONTEXT]
+    /// The Containerfile: a path, a URL, or `-` for standard input [default: Containerfile, else Dockerfile, in
+    /// CONTEXT]
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Name the image; may be repeated
@@ -39,6 +43,15 @@ pub struct Arguments {
     /// Set an ARG; without a value, the variable of that name in the environment is taken
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     build_args: Vec<String>,
+    /// Build for these platforms, such as linux/amd64,linux/arm64; several make an index [default: this machine's]
+    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',')]
+    platforms: Vec<Platform>,
+    /// Give a directory, archive, repository or image a name, for FROM and --from; may be repeated
+    #[arg(long = "build-context", value_name = "NAME=SOURCE")]
+    build_contexts: Vec<String>,
+    /// Let RUN --mount=type=secret see a file or variable: id=ID[,src=FILE|,env=NAME]; may be repeated
+    #[arg(long = "secret", value_name = "SPEC")]
+    secrets: Vec<String>,
     /// Write the image as an OCI layout directory; may be repeated
     #[arg(short, long = "output", value_name = "oci:DIR[:TAG]")]
     outputs: Vec<String>,
@@ -65,9 +78,27 @@ pub struct Arguments {
     /// Write digests and names as JSON to a file
     #[arg(long, value_name = "FILE")]
     metadata_file: Option<PathBuf>,
-    /// The directory that COPY and ADD take files from
+    /// Check the Containerfile, and build nothing
+    #[arg(long, conflicts_with_all = ["tags", "outputs", "push"])]
+    check: bool,
+    /// Show what would be built, and build nothing
+    #[arg(long, value_name = "WHAT", conflicts_with_all = ["check", "tags", "outputs", "push"])]
+    print: Option<Print>,
+    /// Where COPY and ADD take files from: a directory, `-` for an archive on standard input, the URL of an archive,
+    /// or a Git repository as URL#REF:DIR
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
+}
+
+/// `--print`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Print {
+    /// The arguments, secrets and mounts that the target knows
+    Outline,
+    /// The stages
+    Targets,
+    /// The steps, and what they depend on
+    Plan,
 }
 
 fn parse_compression(text: &str) -> Result<Compression, String> {
@@ -76,7 +107,7 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
 
 /// Arguments that have been checked.
 struct Request {
-    source: Source,
+    inputs: inputs::Inputs,
     file: dockerfile::Containerfile,
     plan: plan::Options,
     build: build::Options,
@@ -87,15 +118,85 @@ struct Request {
 /// Runs the command.
 pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let began = Instant::now();
-    let request = check(&arguments)?;
-    let store = Arc::new(global.open_store()?);
+    let opened = OnceCell::new();
+    let store = || -> Result<&Arc<Store>, CliError> {
+        if opened.get().is_none() {
+            let _ = opened.set(Arc::new(global.open_store()?));
+        }
+        opened.get().ok_or_else(|| CliError::failed("the store is not open"))
+    };
     let progress = progress::start(global.progress);
-    let result = carry_out(&request, &arguments, &store, &*progress);
-    if let Ok(built) = &result {
-        progress.event(Event::Note { text: summary(&request, built, began) });
-    }
+    let done = (|| {
+        let borrowed = || store().map(|store| &**store);
+        let request = check(&arguments, &borrowed, &*progress)?;
+        if arguments.check {
+            return Ok(Done::Check(report(&request, &arguments)?, request));
+        }
+        if let Some(what) = arguments.print {
+            return Ok(Done::Print(outline(what, &request, &arguments, store()?, &*progress)?));
+        }
+        let built = carry_out(&request, &arguments, store()?, &*progress)?;
+        progress.event(Event::Note { text: summary(&request, &built, began) });
+        Ok::<_, Stop>(Done::Built(built))
+    })();
     progress.finish();
-    Ok(super::print_result(result?.digest)?)
+    match done? {
+        Done::Built(built) => Ok(super::print_result(built.digest)?),
+        Done::Print(text) => Ok(super::print_text(&text)?),
+        Done::Check(report, request) => {
+            lint::print(&request.inputs.source, &report, lint::Format::Text)?;
+            lint::outcome(&report, crate::check::Level::Warning)
+        }
+    }
+}
+
+/// What the command has come to.
+enum Done {
+    Built(BuiltImage),
+    Check(crate::check::Report, Request),
+    Print(String),
+}
+
+/// Runs the build checks.
+fn report(request: &Request, arguments: &Arguments) -> Result<crate::check::Report, CliError> {
+    let ignore = ignore_file(request)?;
+    let options = crate::check::Options {
+        build_args: request.plan.build_args.clone(),
+        target: arguments.target.clone(),
+        ignore: ignore.as_ref(),
+        has_ignore_file: request.inputs.has_ignore_file,
+        named_contexts: request.inputs.named.keys().cloned().collect(),
+        ..crate::check::Options::default()
+    };
+    lint::check(&request.inputs.source, &request.file, &options)
+}
+
+fn ignore_file(request: &Request) -> Result<Option<IgnoreFile>, CliError> {
+    let Some(dir) = request.build.contexts.get(&plan::ContextName::Main) else { return Ok(None) };
+    let rules = crate::context::IgnoreRules::read(&dir.path, dir.containerfile.as_deref());
+    Ok(Some(rules.map_err(|e| CliError::failed(e.to_string()))?.patterns().clone()))
+}
+
+/// What `--print` shows.
+fn outline(
+    what: Print,
+    request: &Request,
+    arguments: &Arguments,
+    store: &Store,
+    progress: &dyn Progress,
+) -> Result<String, CliError> {
+    let source = &request.inputs.source;
+    match what {
+        Print::Targets => Ok(print::targets(&request.file, &request.plan)),
+        Print::Outline => {
+            print::outline(&request.file, &request.plan).map_err(|e| source.plan_error(&e))
+        }
+        Print::Plan => {
+            let mut finder = Finder::new(store, arguments.pull, progress);
+            let plan = plan::plan(&request.file, &request.plan, &mut finder);
+            Ok(print::plan(&plan.map_err(|e| source.plan_error(&e))?))
+        }
+    }
 }
 
 fn carry_out(
@@ -103,9 +204,16 @@ fn carry_out(
     arguments: &Arguments,
     store: &Arc<Store>,
     progress: &dyn Progress,
-) -> Result<Built, Stop> {
-    let source = &request.source;
-    let mut finder = Finder::new(store, request.plan.platform.clone(), arguments.pull, progress);
+) -> Result<BuiltImage, Stop> {
+    let source = &request.inputs.source;
+    let report = report(request, arguments)?;
+    if report.fails {
+        lint::print(source, &report, lint::Format::Text)?;
+        return lint::outcome(&report, crate::check::Level::Warning).and_then(|()| {
+            Err(CliError::failed("the build checks have found something, and `# check=error=true` asks for none").into())
+        });
+    }
+    let mut finder = Finder::new(store, arguments.pull, progress);
     let plan = plan::plan(&request.file, &request.plan, &mut finder).map_err(|e| source.plan_error(&e))?;
     for text in &plan.warnings {
         progress.event(Event::Warning { text: text.clone() });
@@ -113,10 +221,10 @@ fn carry_out(
     let built = build::build(store, &plan, &mut finder, &request.build, progress)
         .map_err(|e| source.build_error(e, store.root()))?;
     for tag in &request.tags {
-        store.set_name(&tag.to_string(), &built.manifest).map_err(|e| super::failure::store(&e))?;
+        store.set_name(&tag.to_string(), &built.root).map_err(|e| super::failure::store(&e))?;
     }
     for output in &request.outputs {
-        oci::write_layout(store, &built.manifest, &output.dir, output.tag.as_deref())
+        oci::write_layout(store, &built.root, &output.dir, output.tag.as_deref())
             .map_err(|e| general(&e, &output.dir))?;
     }
     if arguments.push {
@@ -124,34 +232,60 @@ fn carry_out(
             push::push_one(
                 finder.client().map_err(|e| general(&e, store.root()))?,
                 store,
-                &built.manifest,
+                &built.root,
                 tag,
                 progress,
             )?;
         }
     }
+    write_documents(request, arguments, &built)?;
+    let warnings = report.findings.iter().filter(|f| f.level >= crate::check::Level::Warning).count();
+    if warnings > 0 {
+        let text = format!(
+            "the build checks have found {warnings} thing{}; `cooper build --check` shows them",
+            if warnings == 1 { "" } else { "s" }
+        );
+        progress.event(Event::Note { text });
+    }
+    Ok(built)
+}
+
+/// `--iidfile` and `--metadata-file`
+fn write_documents(
+    request: &Request,
+    arguments: &Arguments,
+    built: &BuiltImage,
+) -> Result<(), CliError> {
+    let single = match built.images.as_slice() {
+        [(_, only)] => Some(only),
+        _ => None,
+    };
     if let Some(path) = &arguments.iidfile {
-        write_file(path, format!("{}", built.config_digest).as_bytes())?;
+        let id = single.map_or(built.digest, |only| only.config_digest);
+        write_file(path, id.to_string().as_bytes())?;
     }
     if let Some(path) = &arguments.metadata_file {
         let names: Vec<String> = request.tags.iter().map(ToString::to_string).collect();
-        let metadata = serde_json::json!({
-            "containerimage.config.digest": built.config_digest,
+        let mut metadata = serde_json::json!({
             "containerimage.digest": built.digest,
-            "containerimage.descriptor": built.manifest,
+            "containerimage.descriptor": built.root,
             "image.name": names.join(","),
         });
+        if let Some(only) = single {
+            metadata["containerimage.config.digest"] = serde_json::json!(only.config_digest);
+        }
         write_file(path, format!("{metadata:#}\n").as_bytes())?;
     }
-    Ok(built)
+    Ok(())
 }
 
 fn write_file(path: &Path, content: &[u8]) -> Result<(), CliError> {
     std::fs::write(path, content).map_err(|e| CliError::io("cannot write", path, &e))
 }
 
-fn summary(request: &Request, built: &Built, began: Instant) -> String {
-    let bytes: u64 = built.layers.iter().map(|l| l.size).sum();
+fn summary(request: &Request, built: &BuiltImage, began: Instant) -> String {
+    let all = || built.images.iter().flat_map(|(_, image)| &image.layers);
+    let bytes: u64 = all().map(|l| l.size).sum();
     let names: Vec<String> = request
         .tags
         .iter()
@@ -159,9 +293,13 @@ fn summary(request: &Request, built: &Built, began: Instant) -> String {
         .chain(request.outputs.iter().map(|o| format!("oci:{}", o.dir.display())))
         .collect();
     let what = if names.is_empty() { "image".to_owned() } else { names.join(", ") };
-    let layers = built.layers.len();
+    let layers = all().count();
+    let platforms = match built.images.len() {
+        1 => String::new(),
+        several => format!("{several} platforms, "),
+    };
     format!(
-        "built {what}: {layers} layer{}, {}, in {:.1} s",
+        "built {what}: {platforms}{layers} layer{}, {}, in {:.1} s",
         if layers == 1 { "" } else { "s" },
         size(bytes),
         began.elapsed().as_secs_f64()
@@ -178,11 +316,12 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn check(arguments: &Arguments) -> Result<Request, CliError> {
-    let context = &arguments.context;
-    check_context(context)?;
-    let (source, containerfile) = read_containerfile(arguments)?;
-    let file = dockerfile::parse(&source.text).map_err(|e| source.parse_error(&e))?;
+fn check<'a>(
+    arguments: &Arguments,
+    store: &'a dyn Fn() -> Result<&'a Store, CliError>,
+    progress: &'a dyn Progress,
+) -> Result<Request, CliError> {
+    // What costs nothing comes first: a mistake in an argument is told before anything is downloaded.
     let build_args = build_args(&arguments.build_args)?;
     let epoch = match (arguments.source_date_epoch, build_args.get("SOURCE_DATE_EPOCH")) {
         (Some(epoch), _) => Some(epoch),
@@ -194,81 +333,38 @@ fn check(arguments: &Arguments) -> Result<Request, CliError> {
     };
     let tags = arguments.tags.iter().map(|t| parse_tag(t)).collect::<Result<_, _>>()?;
     let outputs = arguments.outputs.iter().map(|o| parse_output(o)).collect::<Result<_, _>>()?;
+    let secrets = secrets::parse(&arguments.secrets)?;
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in &arguments.platforms {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    let inputs = inputs::read(arguments, store, progress)?;
+    let file = dockerfile::parse(&inputs.source.text).map_err(|e| inputs.source.parse_error(&e))?;
     Ok(Request {
-        source,
         file,
-        plan: plan::Options { build_args, target: arguments.target.clone(), platform: Platform::host() },
+        plan: plan::Options {
+            build_args,
+            target: arguments.target.clone(),
+            platforms,
+            build_platform: Platform::host(),
+            contexts: inputs.named.clone(),
+        },
         build: build::Options {
-            context: context.clone(),
-            containerfile,
+            contexts: inputs.dirs.clone(),
+            secrets,
             no_cache: arguments.no_cache,
             compression: arguments.compression,
             epoch,
         },
+        inputs,
         tags,
         outputs,
     })
-}
-
-fn check_context(context: &Path) -> Result<(), CliError> {
-    let text = context.to_string_lossy();
-    let remote = ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|p| text.starts_with(p));
-    if text == "-" || remote {
-        return Err(CliError::usage(format!(
-            "a build context like `{text}` is not there yet in this version of cooper"
-        ))
-        .with_hint("unpack or clone it into a directory, and name that"));
-    }
-    match std::fs::metadata(context) {
-        Ok(m) if m.is_dir() => Ok(()),
-        Ok(_) => Err(CliError::usage(format!("the build context {text} is not a directory"))
-            .with_hint("name the directory, and the Containerfile with -f")),
-        Err(e) => Err(CliError::io("cannot open the build context", context, &e)),
-    }
-}
-
-fn read_containerfile(arguments: &Arguments) -> Result<(Source, Option<PathBuf>), CliError> {
-    let utf8 = |name: &str, bytes: Vec<u8>| {
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let line =
-                e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            CliError::usage(format!("{name} is not UTF-8 text: line {line}"))
-        })?;
-        Ok(Source { name: name.to_owned(), text })
-    };
-    if arguments.file.as_deref() == Some(Path::new("-")) {
-        let mut bytes = Vec::new();
-        std::io::stdin()
-            .take(CONTAINERFILE_LIMIT)
-            .read_to_end(&mut bytes)
-            .map_err(|e| CliError::io("cannot read", Path::new("standard input"), &e))?;
-        return Ok((utf8("standard input", bytes)?, None));
-    }
-    let candidates = match &arguments.file {
-        Some(path) => vec![path.clone()],
-        None => ["Containerfile", "Dockerfile"].iter().map(|n| arguments.context.join(n)).collect(),
-    };
-    for path in &candidates {
-        match read_capped(path) {
-            Ok(bytes) => return Ok((utf8(&path.display().to_string(), bytes)?, Some(path.clone()))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && arguments.file.is_none() => {}
-            Err(e) => return Err(CliError::io("cannot read", path, &e)),
-        }
-    }
-    let message = format!("{} has neither Containerfile nor Dockerfile", arguments.context.display());
-    Err(CliError::usage(message).with_hint("name the file with -f FILE"))
-}
-
-/// No honest Containerfile is larger.
-const CONTAINERFILE_LIMIT: u64 = 8 << 20;
-
-fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(CONTAINERFILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > CONTAINERFILE_LIMIT {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 8 MiB"));
-    }
-    Ok(bytes)
 }
 
 fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String>, CliError> {

@@ -82,7 +82,8 @@ impl Source {
         let keyword = what.split_whitespace().next().unwrap_or("the step").to_uppercase();
         let kind = match e {
             StepError::Rootfs(RootfsError::Mount { .. }) => Kind::Environment,
-            StepError::Run(RunError::Sandbox(_) | RunError::Id { .. }) => Kind::Environment,
+            StepError::Run(RunError::Sandbox(_) | RunError::Id { .. } | RunError::Foreign { .. }) => Kind::Environment,
+            StepError::Remote { environment: true, .. } => Kind::Environment,
             _ => Kind::Failed,
         };
         let error = CliError::new(kind, format!("{keyword} failed: {e}")).with_detail(self.first_line(span));
@@ -118,7 +119,14 @@ fn step_hint(e: &StepError) -> Option<String> {
              for example on a tmpfs or a volume"
                 .to_owned()
         }
-        StepError::Archive { .. } => "COPY it and extract it in a RUN step, or extract it before the build".to_owned(),
+        StepError::Run(RunError::Foreign { .. }) => {
+            "install an emulator: apt install qemu-user-static binfmt-support (on other systems: docker.io/tonistiigi/binfmt \
+             --install all); or build that stage FROM --platform=$BUILDPLATFORM"
+                .to_owned()
+        }
+        StepError::Remote { hint, .. } => return hint.clone(),
+        StepError::Mount(e) => return e.hint(),
+        StepError::NoContext { .. } => "name a directory as the last argument, or pass --build-context".to_owned(),
         StepError::User(_) => "make it in an earlier RUN step, or use a number".to_owned(),
         StepError::Select(e) => return e.hint(),
         _ => return None,

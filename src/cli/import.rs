@@ -86,7 +86,13 @@ fn changed_config(changes: &[String]) -> Result<plan::Stage<()>, CliError> {
     let text = format!("FROM scratch\n{}\n", changes.join("\n"));
     let source = Source { name: "--change".to_owned(), text };
     let file = dockerfile::parse(&source.text).map_err(|e| source.parse_error(&e))?;
-    let options = plan::Options { build_args: Default::default(), target: None, platform: Platform::host() };
+    let options = plan::Options {
+        build_args: Default::default(),
+        target: None,
+        platforms: vec![Platform::host()],
+        build_platform: Platform::host(),
+        contexts: Default::default(),
+    };
     let planned = plan::plan(&file, &options, &mut NoImages).map_err(|e| source.plan_error(&e))?;
     let mut stages = planned.stages;
     let stage = stages.pop().filter(|_| stages.is_empty());
@@ -109,7 +115,7 @@ struct NoImages;
 impl Images for NoImages {
     type Image = ();
 
-    fn image(&mut self, _: &ImageSource) -> Result<((), ImageConfig), ImageError> {
+    fn image(&mut self, _: &ImageSource, _: &Platform) -> Result<((), ImageConfig), ImageError> {
         Err("--change cannot name an image".into())
     }
 }

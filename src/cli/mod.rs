@@ -11,6 +11,7 @@ mod findings;
 pub mod import;
 pub mod lint;
 mod log;
+mod print;
 pub mod prune;
 pub mod push;
 
@@ -221,23 +222,23 @@ impl Global {
 
 /// Prints what a command has made on standard output.
 fn print_result(digest: crate::image::Digest) -> Result<(), CliError> {
+    print_text(&format!("{digest}\n"))
+}
+
+/// Prints what was asked for on standard output.
+fn print_text(text: &str) -> Result<(), CliError> {
     use std::io::Write;
-    match writeln!(std::io::stdout(), "{digest}") {
+    match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever reads it has had enough; the work is done.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(e) => {
-            Err(CliError::io("cannot write the digest to", std::path::Path::new("standard output"), &e))
-        }
+        Err(e) => Err(CliError::io("cannot write to", std::path::Path::new("standard output"), &e)),
         Ok(()) => Ok(()),
     }
 }
 
 /// Flags of Docker's builder that users will try, and what there is instead.
-const KNOWN_ELSEWHERE: [(&str, &str); 22] = [
-    ("--platform", "images are built for the platform of this machine"),
-    ("--secret", "secrets are not there yet"),
+const KNOWN_ELSEWHERE: [(&str, &str); 17] = [
     ("--ssh", "SSH forwarding is not there yet"),
-    ("--build-context", "COPY from a stage or an image (oci:DIR) instead"),
     ("--cache-from", "the cache is in the store; sharing it is not there yet"),
     ("--cache-to", "the cache is in the store; sharing it is not there yet"),
     ("--network", "steps have the network of this machine"),
@@ -247,8 +248,6 @@ const KNOWN_ELSEWHERE: [(&str, &str); 22] = [
     ("--quiet", "use --progress=quiet"),
     ("-q", "use --progress=quiet"),
     ("--load", "leave it out: the image is in the store, with -t under that name"),
-    ("--check", "use `cooper lint`"),
-    ("--print", "plans cannot be printed yet"),
     ("--memory", "run cooper inside a cgroup with the limit"),
     ("--cpus", "run cooper inside a cgroup with the limit"),
     ("--rm", "leave it out: nothing is left behind"),

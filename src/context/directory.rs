@@ -201,10 +201,23 @@ impl DirectoryContext {
     /// # Errors
     /// When it is no directory, or cannot be opened.
     pub fn open(path: &Path, ignore: IgnoreRules) -> Result<DirectoryContext, ContextError> {
+        DirectoryContext::open_as(path, None, ignore)
+    }
+
+    /// The same, with another name than its path in messages: a context that was brought here from elsewhere.
+    ///
+    /// # Errors
+    /// As for [`open`](DirectoryContext::open).
+    pub fn open_as(
+        path: &Path,
+        name: Option<&str>,
+        ignore: IgnoreRules,
+    ) -> Result<DirectoryContext, ContextError> {
         let root = open_context(path)?;
         let canonical =
             path.canonicalize().map_err(|source| ContextError::Open { path: path.to_owned(), source })?;
-        let name = format!("the build context {}", path.display());
+        let shown = path.display().to_string();
+        let name = format!("the build context {}", name.unwrap_or(&shown));
         Ok(DirectoryContext { path: canonical, tree: SourceTree::context(root, name, ignore) })
     }
 

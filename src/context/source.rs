@@ -171,7 +171,7 @@ pub fn parse_context(text: &str, is_dir: impl Fn(&Path) -> bool) -> Result<Conte
     }
 }
 
-/// Reads a named context, `NAME=SOURCE`: the name as [`context_name`] has it, and what it stands for.
+/// Reads a named context, `NAME=SOURCE`: the name as [`ImageName::familiar`] has it, and what it stands for.
 ///
 /// # Errors
 /// When the name is none, or the source can be no context.
@@ -182,7 +182,7 @@ pub fn parse_named(text: &str, is_dir: impl Fn(&Path) -> bool) -> Result<(String
             "write it as --build-context NAME=SOURCE",
         ));
     };
-    let Some(normal) = context_name(name) else {
+    let Some(normal) = ImageName::familiar(name) else {
         return Err(SourceError::usage(
             format!("--build-context: `{name}` cannot be the name of a context"),
             "names of contexts are made like names of images: letters, digits, and . _ - / in between",
@@ -195,20 +195,6 @@ pub fn parse_named(text: &str, is_dir: impl Fn(&Path) -> bool) -> Result<(String
         ));
     }
     Ok((normal, parse_source(source, is_dir)?))
-}
-
-/// The form of a context's name in which two that mean the same are equal: `docker.io/library/alpine:latest`
-/// is `alpine`. `None` for what can be no name.
-pub fn context_name(text: &str) -> Option<String> {
-    let name: ImageName = text.to_ascii_lowercase().parse().ok()?;
-    let full = name.normalised();
-    let repository = match full.registry.as_str() {
-        "docker.io" => full.repository.strip_prefix("library/").unwrap_or(&full.repository).to_owned(),
-        registry => format!("{registry}/{}", full.repository),
-    };
-    let tag = full.tag.filter(|tag| tag != "latest").map(|tag| format!(":{tag}")).unwrap_or_default();
-    let digest = full.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
-    Some(format!("{repository}{tag}{digest}"))
 }
 
 fn parse_source(text: &str, is_dir: impl Fn(&Path) -> bool) -> Result<ContextSpec, SourceError> {

@@ -39,6 +39,7 @@ pub mod words;
 
 pub use ast::*;
 pub use error::{ParseError, line_col};
+pub use heredoc::is_alone as is_heredoc_alone;
 pub use ignore::IgnoreFile;
 pub use parser::{parse, parse_trigger};
 pub use print::{print, same};

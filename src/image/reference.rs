@@ -46,6 +46,22 @@ pub struct Reference {
 }
 
 impl ImageName {
+    /// The form of a name in which two that mean the same are equal, and in which Docker shows them:
+    /// `docker.io/library/alpine:latest` is `alpine`. `None` for what can be no name.
+    pub fn familiar(text: &str) -> Option<String> {
+        let name: ImageName = text.to_ascii_lowercase().parse().ok()?;
+        let full = name.normalised();
+        let repository = match full.registry.as_str() {
+            DEFAULT_REGISTRY => {
+                full.repository.strip_prefix("library/").unwrap_or(&full.repository).to_owned()
+            }
+            registry => format!("{registry}/{}", full.repository),
+        };
+        let tag = full.tag.filter(|tag| tag != "latest").map(|tag| format!(":{tag}")).unwrap_or_default();
+        let digest = full.digest.map(|digest| format!("@{digest}")).unwrap_or_default();
+        Some(format!("{repository}{tag}{digest}"))
+    }
+
     /// The full name when `registry` stands in for a missing one. Without tag and digest the tag is
     /// `latest`.
     pub fn in_registry(&self, registry: &str) -> Reference {

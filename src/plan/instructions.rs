@@ -178,12 +178,9 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             state.config.author = Some(name);
             said
         }
-        Kind::Onbuild(_) => {
-            return Err(fail(
-                instruction.keyword,
-                "ONBUILD is not there yet in this version of cooper",
-                "write the instruction into the images that are built on this one",
-            ));
+        Kind::Onbuild(inner) => {
+            state.config.config.on_build.push(inner.text.clone());
+            format!("ONBUILD {}", inner.text)
         }
         Kind::Run(_) | Kind::Copy(_) | Kind::Add(_) | Kind::Workdir(_) | Kind::Arg(_) => String::new(),
     };

@@ -5,11 +5,11 @@
 //! half is the chain ID of the layers below, known only when they are. Each part of a description is
 //! written with its length before it, so that no two different ones read the same.
 
-use super::RunStep;
+use super::{CopySource, CopyStep, MountKind, RunMount, RunStep};
 use crate::image::{ChainId, Digest, Hasher};
 
 /// The number of the description format; part of every key.
-const FORMAT: &str = "cooper step 1";
+const FORMAT: &str = "cooper step 2";
 
 /// The half of a key that says what is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,21 +74,90 @@ impl Description {
         self.list(text.as_slice())
     }
 
+    /// Adds a number.
+    pub fn number(&mut self, number: u64) -> &mut Description {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
+    /// Adds a yes or no.
+    pub fn flag(&mut self, flag: bool) -> &mut Description {
+        self.number(flag.into())
+    }
+
     /// Ends the description.
     pub fn key(self) -> InstructionKey {
         InstructionKey(self.0.finish())
     }
 }
 
-/// The key of a `RUN`: all it can see but the proxies.
+/// The description of a `RUN`: all it can see but the proxies, the contents of its mounts and the values of
+/// its secrets. What bind mounts show has to be added.
 ///
 /// `times` is how modification times are clamped: it is visible in the layer.
-pub fn run(step: &RunStep, times: &str) -> InstructionKey {
+pub fn run<I>(step: &RunStep<I>, times: &str) -> Description {
     let mut env = step.env.clone();
     env.sort();
     let mut description = Description::of("run");
     description.list(&step.argv).list(&env).text(&step.user).text(&step.cwd).text(times);
-    description.key()
+    description.number(step.mounts.len() as u64);
+    for mount in &step.mounts {
+        describe_mount(mount, &mut description);
+    }
+    description
+}
+
+fn describe_mount<I>(mount: &RunMount<I>, description: &mut Description) {
+    description.text(&mount.target);
+    match &mount.kind {
+        MountKind::Bind { from: _, source, read_only } => {
+            description.text("bind").text(source).flag(*read_only);
+        }
+        MountKind::Cache { id, from: _, source, sharing, mode, uid, gid, read_only } => {
+            description.text("cache").text(id).text(source).text(sharing.name()).flag(*read_only);
+            for number in [mode, uid, gid] {
+                description.number(number.map_or(u64::MAX, u64::from));
+            }
+        }
+        MountKind::Tmpfs { size } => {
+            description.text("tmpfs").number(size.unwrap_or(u64::MAX));
+        }
+        MountKind::Secret { id, file, env, required, mode, owner } => {
+            description.text("secret").text(id).flag(*file).option(env.as_deref()).flag(*required);
+            description.number((*mode).into()).number(owner.0.into()).number(owner.1.into());
+        }
+        MountKind::Script { content } => {
+            description.text("script").text(content);
+        }
+    }
+}
+
+/// The description of a `COPY` or `ADD`, without what it copies.
+pub fn copy<I>(step: &CopyStep<I>, times: &str) -> Description {
+    // ADD does with archives what COPY does not.
+    let mut description = Description::of(if step.add.is_some() { "add" } else { "copy" });
+    description
+        .text(&step.dest)
+        .option(step.chown.as_deref())
+        .option(step.chmod.as_deref())
+        .flag(step.parents)
+        .list(&step.excludes)
+        .flag(step.link)
+        .text(times);
+    description
+}
+
+/// Adds sources by what is written, where their content is described by the layers that they are in.
+pub fn copy_sources(description: &mut Description, sources: &[CopySource]) {
+    description.number(sources.len() as u64);
+    for source in sources {
+        match source {
+            CopySource::Path(path) => description.text("path").text(path),
+            CopySource::Inline { name, content } => description.text("inline").text(name).text(content),
+            CopySource::Http(url) => description.text("http").text(url),
+            CopySource::Git(url) => description.text("git").text(url),
+        };
+    }
 }
 
 /// The key of a `WORKDIR`.
@@ -102,7 +171,7 @@ pub fn workdir(path: &str, user: &str, times: &str) -> InstructionKey {
 mod tests {
     use super::*;
 
-    fn step(argv: &[&str], env: &[&str]) -> RunStep {
+    fn step(argv: &[&str], env: &[&str]) -> RunStep<()> {
         let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
         RunStep {
             argv: own(argv),
@@ -110,13 +179,19 @@ mod tests {
             proxies: Vec::new(),
             user: String::new(),
             cwd: "/".to_owned(),
+            mounts: Vec::new(),
+            platform: crate::image::Platform::host(),
         }
+    }
+
+    fn key(step: &RunStep<()>) -> InstructionKey {
+        run(step, "").key()
     }
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        assert_ne!(run(&step(&["ab", "c"], &[]), ""), run(&step(&["a", "bc"], &[]), ""));
-        assert_ne!(run(&step(&["a"], &["b"]), ""), run(&step(&["a", "b"], &[]), ""));
+        assert_ne!(key(&step(&["ab", "c"], &[])), key(&step(&["a", "bc"], &[])));
+        assert_ne!(key(&step(&["a"], &["b"])), key(&step(&["a", "b"], &[])));
         assert_ne!(workdir("/a", "b", ""), workdir("/a", "", "b"));
     }
 
@@ -124,7 +199,36 @@ mod tests {
     fn what_a_step_cannot_see_is_not_in_its_key() {
         let mut with_proxy = step(&["a"], &["X=1", "Y=2"]);
         with_proxy.proxies.push("HTTP_PROXY=http://localhost:1".to_owned());
-        assert_eq!(run(&with_proxy, ""), run(&step(&["a"], &["Y=2", "X=1"]), ""));
+        assert_eq!(key(&with_proxy), key(&step(&["a"], &["Y=2", "X=1"])));
+    }
+
+    #[test]
+    fn every_field_of_a_mount_is_in_the_key() {
+        let with = |kind: MountKind<()>| {
+            let mut step = step(&["a"], &[]);
+            step.mounts.push(RunMount { target: "/m".to_owned(), kind, span: Default::default() });
+            key(&step)
+        };
+        let secret = |id: &str, required| MountKind::Secret {
+            id: id.to_owned(),
+            file: true,
+            env: None,
+            required,
+            mode: 0o400,
+            owner: (0, 0),
+        };
+        let keys = [
+            key(&step(&["a"], &[])),
+            with(MountKind::Tmpfs { size: None }),
+            with(MountKind::Tmpfs { size: Some(1) }),
+            with(secret("x", true)),
+            with(secret("x", false)),
+            with(secret("y", true)),
+            with(MountKind::Script { content: "x".to_owned() }),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(keys[..at].iter().all(|other| other != one), "{at}");
+        }
     }
 
     #[test]

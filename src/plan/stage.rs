@@ -2,56 +2,78 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::copy::{self, CopyFrom, CopyStep};
+use super::copy::{self, CopyStep};
 use super::instructions::{self, State};
-use super::run::{self, RunStep};
+use super::origin::{Origin, Start};
+use super::run::{self, MountKind, RunMount, RunStep};
 use super::variables::{PROXY_ARGS, Variables, predefined, proxies};
-use super::{Action, Base, Images, Options, Plan, PlanError, Stage, Step, fail};
+use super::{Action, Base, Images, Options, PlanError, Stage, Step, fail};
 use crate::dockerfile::ast::{self, ArgDecl, Containerfile, Instruction, Kind, Span};
-use crate::dockerfile::error::closest;
-use crate::image::{History, ImageConfig, RuntimeConfig};
+use crate::dockerfile::parse_trigger;
+use crate::image::{History, ImageConfig, Platform, RuntimeConfig};
 
 /// `PATH` where the image sets none; Docker's.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Plans stages on demand, each once.
+/// Plans stages for one target platform on demand, each once.
 pub(super) struct Planner<'a, M: Images> {
-    file: &'a Containerfile,
-    options: &'a Options,
-    images: &'a mut M,
+    pub(super) file: &'a Containerfile,
+    pub(super) options: &'a Options,
+    /// What the image is for.
+    pub(super) platform: Platform,
+    pub(super) images: &'a mut M,
     globals: Variables,
     /// Number in the file → position in `stages`.
     planned: BTreeMap<usize, usize>,
+    /// Also those of other platforms.
     stages: Vec<Stage<M::Image>>,
-    /// The variables at the end of each planned stage, and how it ends.
-    ends: Vec<Variables>,
+    /// The variables at the end of each stage that was planned for this platform, by position.
+    ends: BTreeMap<usize, Variables>,
     used_args: BTreeSet<String>,
     warnings: Vec<String>,
 }
 
+/// What a stage has become so far.
+struct Progress<I> {
+    state: State,
+    steps: Vec<Step<I>>,
+    history: Vec<History>,
+}
+
+/// Where an instruction stands.
+#[derive(Clone, Copy)]
+struct Scene<'s> {
+    /// The stage's number in the file.
+    number: usize,
+    /// The escape character.
+    escape: char,
+    /// The place that its steps are said to have, if not their own: a trigger has none in this file.
+    span: Option<Span>,
+    platform: &'s Platform,
+}
+
 impl<'a, M: Images> Planner<'a, M> {
+    /// A planner that goes on from the stages that others have planned.
     pub(super) fn new(
         file: &'a Containerfile,
         options: &'a Options,
+        platform: &Platform,
         images: &'a mut M,
+        stages: Vec<Stage<M::Image>>,
     ) -> Result<Self, PlanError> {
         let target_stage = options.target.as_deref().unwrap_or("default");
         let mut planner = Planner {
             file,
             options,
+            platform: platform.clone(),
             images,
-            globals: predefined(&options.platform, target_stage),
+            globals: predefined(&options.build_platform, platform, target_stage),
             planned: BTreeMap::new(),
-            stages: Vec::new(),
-            ends: Vec::new(),
+            stages,
+            ends: BTreeMap::new(),
             used_args: BTreeSet::new(),
             warnings: Vec::new(),
         };
-        if file.directives.check.is_some() {
-            planner
-                .warnings
-                .push("`# check=` has no effect: this version of cooper has no build checks".to_owned());
-        }
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
             for arg in args {
@@ -64,13 +86,17 @@ impl<'a, M: Images> Planner<'a, M> {
         Ok(planner)
     }
 
-    pub(super) fn finish(mut self, target: usize) -> Plan<M::Image> {
-        let known = |name: &String| self.used_args.contains(name) || PROXY_ARGS.contains(&name.as_str());
-        for name in self.options.build_args.keys().filter(|n| !known(n) && *n != "SOURCE_DATE_EPOCH") {
+    /// The stages, and what the user should know.
+    pub(super) fn finish(mut self) -> (Vec<Stage<M::Image>>, Vec<String>) {
+        const NOT_DECLARED: [&str; 2] = ["SOURCE_DATE_EPOCH", "BUILDKIT_DOCKERFILE_CHECK"];
+        let known = |name: &str| {
+            self.used_args.contains(name) || PROXY_ARGS.contains(&name) || NOT_DECLARED.contains(&name)
+        };
+        for name in self.options.build_args.keys().filter(|n| !known(n)) {
             self.warnings
                 .push(format!("--build-arg {name} was not used: no ARG {name} in a stage that is built"));
         }
-        Plan { stages: self.stages, target, warnings: self.warnings }
+        (self.stages, self.warnings)
     }
 
     /// Plans a stage, after all that it uses, and gives its position.
@@ -79,51 +105,52 @@ impl<'a, M: Images> Planner<'a, M> {
             return Ok(*position);
         }
         let source = &self.file.stages[number];
-        let escape = self.file.directives.escape;
-        let (base, mut state, mut history) = self.base(number, &source.from)?;
-        let mut steps = Vec::new();
-        for instruction in &source.instructions {
-            self.instruction(number, instruction, escape, &mut state, &mut steps, &mut history)?;
+        let platform = self.stage_platform(&source.from)?;
+        let (base, mut progress) = self.base(number, &source.from, &platform)?;
+        let triggers = std::mem::take(&mut progress.state.config.config.on_build);
+        for trigger in &triggers {
+            self.trigger(number, &source.from, trigger, &platform, &mut progress)?;
         }
-        let position = self.stages.len();
+        let escape = self.file.directives.escape;
+        let scene = Scene { number, escape, span: None, platform: &platform };
+        for instruction in &source.instructions {
+            self.instruction(scene, instruction, &mut progress)?;
+        }
+        let Progress { state, steps, history } = progress;
         let name = source.from.name.as_ref().map(|n| n.node.to_lowercase());
-        self.stages.push(Stage {
-            number,
-            label: name.unwrap_or_else(|| format!("stage-{number}")),
-            base,
-            steps,
-            config: state.config,
-            history,
+        let mut label = name.unwrap_or_else(|| format!("stage-{number}"));
+        if self.options.platforms.len() > 1 {
+            label = format!("{platform} {label}");
+        }
+        let stage = Stage { number, label, platform, base, steps, config: state.config, history };
+        // For another platform the very same may have come out.
+        let position = self.stages.iter().position(|known| *known == stage).unwrap_or_else(|| {
+            self.stages.push(stage);
+            self.stages.len() - 1
         });
-        self.ends.push(state.variables);
+        self.ends.insert(position, state.variables);
         self.planned.insert(number, position);
         Ok(position)
     }
 
+    /// What a stage is for: what its `FROM` says, else the target's platform.
+    fn stage_platform(&self, from: &ast::From) -> Result<Platform, PlanError> {
+        let Some(word) = &from.platform else { return Ok(self.platform.clone()) };
+        let text = self.globals.expand(self.file.directives.escape, word)?;
+        if text.is_empty() {
+            return Err(fail(word.span, "the platform is empty once its variables are expanded", ""));
+        }
+        text.parse().map_err(|e| fail(word.span, format!("{e}"), ""))
+    }
+
     /// Where a stage starts: its base, and the state and history that it brings along.
-    #[expect(clippy::type_complexity, reason = "three things that only `stage` takes apart again")]
     fn base(
         &mut self,
         number: usize,
         from: &ast::From,
-    ) -> Result<(Base<M::Image>, State, Vec<History>), PlanError> {
-        let escape = self.file.directives.escape;
-        if let Some(word) = &from.platform {
-            let platform = self.globals.expand(escape, word)?;
-            let host = self.options.platform.to_string();
-            if platform.is_empty() {
-                return Err(fail(word.span, "the platform is empty once its variables are expanded", ""));
-            }
-            if platform != host && platform != self.options.platform.architecture {
-                let message = format!("building for {platform} is not there yet in this version of cooper");
-                return Err(fail(
-                    word.span,
-                    message,
-                    format!("this machine builds for {host}; remove the flag"),
-                ));
-            }
-        }
-        let name = self.globals.expand(escape, &from.image)?;
+        platform: &Platform,
+    ) -> Result<(Base<M::Image>, Progress<M::Image>), PlanError> {
+        let name = self.globals.expand(self.file.directives.escape, &from.image)?;
         if name.is_empty() {
             let help = "give the ARG a default before the first FROM, or pass --build-arg";
             return Err(fail(
@@ -132,55 +159,66 @@ impl<'a, M: Images> Planner<'a, M> {
                 help,
             ));
         }
-        if let Some(earlier) = self.stage_named(&name, number) {
-            let position = self.stage(earlier)?;
-            let stage = &self.stages[position];
-            let state = State::new(stage.config.clone(), self.ends[position].clone());
-            return Ok((Base::Stage(position), state, stage.history.clone()));
-        }
-        if name == "scratch" {
-            let config = ImageConfig {
-                architecture: self.options.platform.architecture.clone(),
-                variant: self.options.platform.variant.clone(),
-                os: self.options.platform.os.clone(),
-                config: RuntimeConfig {
-                    env: vec![format!("PATH={DEFAULT_PATH}")],
-                    working_dir: "/".to_owned(),
-                    ..RuntimeConfig::default()
-                },
-                ..ImageConfig::default()
-            };
-            let variables = Variables::from_env(&config.config.env);
-            return Ok((Base::Scratch, State::new(config, variables), Vec::new()));
-        }
-        let source = copy::image_source(&name, from.image.span)?;
-        let (image, mut config) = self
-            .images
-            .image(&source)
-            .map_err(|source| PlanError::Image { span: from.image.span, source })?;
-        if !config.config.on_build.is_empty() {
-            let message = format!(
-                "the image {name} has ONBUILD triggers, which are not there yet in this version of cooper"
-            );
-            return Err(fail(from.image.span, message, "use a base image without ONBUILD"));
-        }
-        if config.config.working_dir.is_empty() {
-            config.config.working_dir = "/".to_owned();
-        }
-        let mut variables = Variables::from_env(&config.config.env);
-        if variables.get("PATH").is_none() {
-            variables.set("PATH", DEFAULT_PATH);
-            config.config.env.push(format!("PATH={DEFAULT_PATH}"));
-        }
-        Ok((Base::Image(image), State::new(config, variables), Vec::new()))
+        let (base, found) = match self.start(number, from, &name, platform)? {
+            Start::Base(base, config) => (base, config),
+            Start::Files(context) => {
+                let mut progress = Progress::starting(scratch(platform));
+                progress.steps.push(Step {
+                    text: from.text.clone(),
+                    span: from.span,
+                    action: Action::Copy(CopyStep::everything(Origin::Context(context))),
+                });
+                progress.history.push(History {
+                    created_by: Some(format!("FROM the build context {name}")),
+                    ..History::default()
+                });
+                return Ok((Base::Scratch, progress));
+            }
+        };
+        let progress = match (&base, found) {
+            (Base::Stage(position), _) => {
+                let stage = &self.stages[*position];
+                let variables = self.ends.get(position).cloned().unwrap_or_default();
+                let state = State::new(stage.config.clone(), variables);
+                Progress { state, steps: Vec::new(), history: stage.history.clone() }
+            }
+            (_, None) => Progress::starting(scratch(platform)),
+            (_, Some(mut config)) => {
+                if config.config.working_dir.is_empty() {
+                    config.config.working_dir = "/".to_owned();
+                }
+                let variables = Variables::from_env(&config.config.env);
+                if variables.get("PATH").is_none() {
+                    config.config.env.push(format!("PATH={DEFAULT_PATH}"));
+                }
+                Progress::starting(config)
+            }
+        };
+        Ok((base, progress))
     }
 
-    /// An earlier stage by name, the last of equal names. Stage names are lower case; whether `name`
-    /// may be written otherwise is the caller's business.
-    fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
-        self.file.stages[..before]
-            .iter()
-            .rposition(|s| s.from.name.as_ref().is_some_and(|n| n.node.to_lowercase() == name))
+    /// Carries out an `ONBUILD` trigger that a base has brought along.
+    fn trigger(
+        &mut self,
+        number: usize,
+        from: &ast::From,
+        text: &str,
+        platform: &Platform,
+        progress: &mut Progress<M::Image>,
+    ) -> Result<(), PlanError> {
+        let span = from.image.span;
+        let here = |e: PlanError| match e {
+            PlanError::Source(e) => {
+                let line = text.lines().next().unwrap_or_default();
+                let message = format!("in the ONBUILD trigger `{line}` of {}: {}", from.image.node, e.message);
+                fail(span, message, e.help.unwrap_or_default())
+            }
+            PlanError::Image { source, .. } => PlanError::Image { span, source },
+            other => other,
+        };
+        let instruction = parse_trigger(text).map_err(|e| here(e.into()))?;
+        let scene = Scene { number, escape: '\\', span: Some(from.span), platform };
+        self.instruction(scene, &instruction, progress).map_err(here)
     }
 
     /// The value that an `ARG` gets: from the command line, from its default, or in a stage from an
@@ -199,123 +237,105 @@ impl<'a, M: Images> Planner<'a, M> {
 
     fn instruction(
         &mut self,
-        number: usize,
+        scene: Scene<'_>,
         instruction: &Instruction,
-        escape: char,
-        state: &mut State,
-        steps: &mut Vec<Step<M::Image>>,
-        history: &mut Vec<History>,
+        progress: &mut Progress<M::Image>,
     ) -> Result<(), PlanError> {
-        let mut layer = |action: Action<M::Image>, created_by: String| {
-            steps.push(Step { text: instruction.text.clone(), span: instruction.span, action });
-            history.push(History { created_by: Some(created_by), ..History::default() });
-        };
-        match &instruction.kind {
+        let Scene { number, escape, .. } = scene;
+        let state = &mut progress.state;
+        let (action, said) = match &instruction.kind {
             Kind::Run(run) => {
-                let argv = run::argv(instruction, run, &state.shell())?;
-                let said = format!("RUN {}{}", state.args_in_history(), argv.join(" "));
-                let step = RunStep {
-                    argv,
-                    env: state.variables.to_env(),
-                    proxies: proxies(&self.options.build_args),
-                    user: state.config.config.user.clone(),
-                    cwd: state.cwd(),
-                };
-                layer(Action::Run(step), said);
-                return Ok(());
+                let mounts = self.run_flags(run, &state.variables, escape, &state.cwd(), number)?;
+                let step = self.run(scene, instruction, run, mounts, state)?;
+                let said = format!("RUN {}{}", state.args_in_history(), step.argv.join(" "));
+                (Action::Run(step), said)
             }
             Kind::Copy(copy) | Kind::Add(copy) => {
                 let add = matches!(instruction.kind, Kind::Add(_));
                 let words = copy::words(copy, add, &state.variables, escape, &state.cwd())?;
-                let said = format!(
-                    "{} {}{}{} {}",
-                    if add { "ADD" } else { "COPY" },
-                    words.chown.as_ref().map(|(v, _)| format!("--chown={v} ")).unwrap_or_default(),
-                    words.chmod.as_ref().map(|(v, _)| format!("--chmod={v} ")).unwrap_or_default(),
-                    words.sources.iter().map(|(s, _)| s.as_str()).collect::<Vec<_>>().join(" "),
-                    words.dest,
-                );
+                let said = words.step.said();
                 let from = match &words.from {
-                    None => CopyFrom::Context,
-                    Some((name, span)) => self.copy_from(name, *span, number)?,
+                    None => Origin::Context(super::ContextName::Main),
+                    Some((name, span)) => self.origin(name, *span, number)?,
                 };
-                let step = CopyStep {
-                    from,
-                    sources: words.sources,
-                    dest: words.dest,
-                    chown: words.chown,
-                    chmod: words.chmod,
-                    add,
-                };
-                layer(Action::Copy(step), said);
-                return Ok(());
+                (Action::Copy(words.step.with_origin(from)), said)
             }
             Kind::Workdir(word) => {
                 let path = state.set_workdir(&state.variables.expand(escape, word)?, word.span)?;
                 let said = format!("WORKDIR {path}");
                 let clean = copy::clean(&path);
-                if clean != "/" {
-                    let user = state.config.config.user.clone();
-                    layer(Action::Workdir { path: clean, user }, said);
+                if clean == "/" {
+                    progress.history.push(said_only(said));
                     return Ok(());
                 }
-                history.push(said_only(said));
-                return Ok(());
+                (Action::Workdir { path: clean, user: state.config.config.user.clone() }, said)
             }
             Kind::Arg(args) => {
                 for arg in args {
                     let value = self.argument(arg, &state.variables)?;
                     let shown = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
-                    history.push(said_only(format!("ARG {}{shown}", arg.name.node)));
+                    progress.history.push(said_only(format!("ARG {}{shown}", arg.name.node)));
                     state.set_arg(&arg.name.node, value.as_deref());
                 }
                 return Ok(());
             }
-            _ => {}
-        }
-        let said = instructions::apply(instruction, escape, state)?;
-        history.push(said_only(said));
+            _ => {
+                let said = instructions::apply(instruction, escape, state)?;
+                progress.history.push(said_only(said));
+                return Ok(());
+            }
+        };
+        let span = scene.span.unwrap_or(instruction.span);
+        progress.steps.push(Step { text: instruction.text.clone(), span, action });
+        progress.history.push(History { created_by: Some(said), ..History::default() });
         Ok(())
     }
 
-    fn copy_from(&mut self, name: &str, span: Span, number: usize) -> Result<CopyFrom<M::Image>, PlanError> {
-        if name.contains('$') {
-            let help = "--from takes no variables; add a stage `FROM $NAME AS name` and copy from that";
-            return Err(fail(span, "a variable in --from", help));
+    fn run(
+        &self,
+        scene: Scene<'_>,
+        instruction: &Instruction,
+        run: &ast::Run,
+        mut mounts: Vec<RunMount<M::Image>>,
+        state: &State,
+    ) -> Result<RunStep<M::Image>, PlanError> {
+        let line = run::command_line(instruction, run, &state.shell())?;
+        if let Some((target, content)) = line.script {
+            let span = scene.span.unwrap_or(instruction.span);
+            mounts.push(RunMount { target, kind: MountKind::Script { content }, span });
         }
-        let lower = name.to_lowercase();
-        if let Some(earlier) = self.stage_named(&lower, number) {
-            return Ok(CopyFrom::Stage(self.stage(earlier)?));
-        }
-        if let Ok(index) = name.parse::<usize>() {
-            if index < number {
-                return Ok(CopyFrom::Stage(self.stage(index)?));
-            }
-            let message = format!("there is no stage {index} before this one");
-            return Err(fail(span, message, "stages count from 0; better give the stage a name with AS"));
-        }
-        let later = self.file.stages[number..].iter();
-        if later.filter_map(|s| s.from.name.as_ref()).any(|n| n.node.to_lowercase() == lower) {
-            let message = format!("stage `{name}` does not come before this one");
-            return Err(fail(span, message, "move the stage up: a stage can copy from earlier ones only"));
-        }
-        let source = copy::image_source(name, span)?;
-        let (image, _) = self.images.image(&source).map_err(|source| {
-            let names: Vec<String> = self.file.stages[..number]
-                .iter()
-                .filter_map(|s| s.from.name.as_ref().map(|n| n.node.to_lowercase()))
-                .collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            match closest(&lower, &names) {
-                Some(near) => fail(
-                    span,
-                    format!("there is no stage `{name}`, and as an image it was not found: {source}"),
-                    format!("did you mean the stage `{near}`?"),
-                ),
-                None => PlanError::Image { span, source },
-            }
-        })?;
-        Ok(CopyFrom::Image(image))
+        Ok(RunStep {
+            argv: line.argv,
+            env: state.variables.to_env(),
+            proxies: proxies(&self.options.build_args),
+            user: state.config.config.user.clone(),
+            cwd: state.cwd(),
+            mounts,
+            platform: scene.platform.clone(),
+        })
+    }
+}
+
+impl<I> Progress<I> {
+    /// A stage that starts from an image with this configuration.
+    fn starting(config: ImageConfig) -> Progress<I> {
+        let variables = Variables::from_env(&config.config.env);
+        Progress { state: State::new(config, variables), steps: Vec::new(), history: Vec::new() }
+    }
+}
+
+/// The configuration of an image that starts from nothing.
+fn scratch(platform: &Platform) -> ImageConfig {
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        config: RuntimeConfig {
+            env: vec![format!("PATH={DEFAULT_PATH}")],
+            working_dir: "/".to_owned(),
+            ..RuntimeConfig::default()
+        },
+        ..ImageConfig::default()
     }
 }
 

@@ -73,6 +73,12 @@ impl Variables {
         Ok(text)
     }
 
+    /// Expands the body of a heredoc.
+    pub fn expand_heredoc(&self, escape: char, body: &Word) -> Result<String, ParseError> {
+        let lookup = |name: &str| self.get(name).map(str::to_owned);
+        Expander { escape, lookup: &lookup }.expand_heredoc(body)
+    }
+
     /// Expands a word that may become several.
     pub fn expand_words(&self, escape: char, word: &Word) -> Result<Vec<String>, ParseError> {
         let lookup = |name: &str| self.get(name).map(str::to_owned);
@@ -81,9 +87,9 @@ impl Variables {
 }
 
 /// The arguments that exist before any `ARG` line: about platforms, and which stage is built.
-pub fn predefined(platform: &Platform, target_stage: &str) -> Variables {
+pub fn predefined(build: &Platform, target: &Platform, target_stage: &str) -> Variables {
     let mut variables = Variables::default();
-    for side in ["BUILD", "TARGET"] {
+    for (side, platform) in [("BUILD", build), ("TARGET", target)] {
         for (what, value) in [
             ("PLATFORM", platform.to_string()),
             ("OS", platform.os.clone()),

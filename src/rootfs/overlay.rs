@@ -153,6 +153,11 @@ impl ReadOnly {
         Ok(mounted)
     }
 
+    /// Where they are mounted, in the builder's mount namespace.
+    pub fn path(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
     /// The mounted root.
     pub fn root(&self) -> io::Result<BorrowedFd<'_>> {
         self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))

@@ -31,6 +31,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 use super::duplicate::duplicate;
 use super::{MountError, io_error};
 use crate::image::Digest;
+use crate::plan::Sharing;
 use crate::progress::{Event, Progress};
 use crate::rootfs::unpack::Place;
 use crate::store::StoreError;
@@ -39,18 +40,6 @@ use crate::store::layers::settle;
 /// How often somebody who waits looks whether the lock is free: a wait in the kernel would not end when
 /// the build is asked to stop.
 const POLL: Duration = Duration::from_millis(50);
-
-/// Who may have a cache mounted at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sharing {
-    /// Any number of steps.
-    #[default]
-    Shared,
-    /// One; others that come meanwhile get another one.
-    Private,
-    /// One; others that come meanwhile wait.
-    Locked,
-}
 
 /// A cache mount as a step asks for it.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cooper_runtime::step::MountSource;
 
 use super::prune::remove_all;
+use crate::plan::Sharing;
 use crate::progress::{Event, Progress};
 use crate::rootfs::unpack::Place;
 use crate::store::layers::MapTag;

@@ -90,10 +90,10 @@ fn names_that_mean_the_same_are_equal() {
         ("localhost:5000/r:v1", "localhost:5000/r:v1"),
         ("my_src-1.x", "my_src-1.x"),
     ] {
-        assert_eq!(context_name(text).as_deref(), Some(name), "{text}");
+        assert_eq!(ImageName::familiar(text).as_deref(), Some(name), "{text}");
     }
-    assert_eq!(context_name(""), None);
-    assert_eq!(context_name("-x"), None);
+    assert_eq!(ImageName::familiar(""), None);
+    assert_eq!(ImageName::familiar("-x"), None);
 }
 
 /// A store with a work directory, and a server that has one file.

@@ -1,0 +1,264 @@
+//! What steps copy and mount from: build contexts, stages, images, and files from elsewhere.
+//!
+//! What a context or a download holds is known before anything is run, and its hash is part of a step's
+//! key. Stages and images are known by their layers, and are mounted when a step is not in the cache.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::StepError;
+use crate::context::git::{Checkout, Credentials, Git};
+use crate::context::http::{self, Downloader};
+use crate::context::{
+    DirectoryContext, IgnoreRules, SelectOptions, Selection, SourceTree, StatCache, git_url, select,
+};
+use crate::image::{ChainId, Digest};
+use crate::plan::copy::Add;
+use crate::plan::key::Description;
+use crate::plan::{ContextName, CopySource, CopyStep};
+use crate::progress::{Event, Progress};
+use crate::rootfs::overlay::ReadOnly;
+use crate::store::{Store, WorkDir};
+
+/// A build context, as the command line has found it.
+#[derive(Debug, Clone)]
+pub struct ContextDir {
+    /// The directory.
+    pub path: PathBuf,
+    /// The Containerfile in or beside it, for its own ignore file.
+    pub containerfile: Option<PathBuf>,
+    /// How messages call it, if not by its path.
+    pub name: Option<String>,
+}
+
+/// Sources that are handled alike, in order.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) selection: Selection,
+    /// Whether archives among them are extracted.
+    pub(super) unpack: bool,
+}
+
+/// All that is open of what can be copied from.
+pub(super) struct Sources<'a> {
+    store: &'a Store,
+    dirs: &'a BTreeMap<ContextName, ContextDir>,
+    progress: &'a dyn Progress,
+    contexts: BTreeMap<ContextName, OpenContext>,
+    /// Stages and images that are mounted, by their layers.
+    pub(super) mounted: HashMap<Option<ChainId>, ReadOnly>,
+    downloader: Option<Downloader>,
+    /// What was downloaded lies here.
+    work: Option<WorkDir>,
+}
+
+struct OpenContext {
+    context: DirectoryContext,
+    cache: StatCache,
+}
+
+impl<'a> Sources<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        dirs: &'a BTreeMap<ContextName, ContextDir>,
+        progress: &'a dyn Progress,
+    ) -> Sources<'a> {
+        Sources {
+            store,
+            dirs,
+            progress,
+            contexts: BTreeMap::new(),
+            mounted: HashMap::new(),
+            downloader: None,
+            work: None,
+        }
+    }
+
+    fn open(&mut self, name: &ContextName) -> Result<&mut OpenContext, StepError> {
+        if !self.contexts.contains_key(name) {
+            let missing = || StepError::NoContext { name: name.clone() };
+            let dir = self.dirs.get(name).ok_or_else(missing)?;
+            let rules = IgnoreRules::read(&dir.path, dir.containerfile.as_deref())?;
+            let context = DirectoryContext::open_as(&dir.path, dir.name.as_deref(), rules)?;
+            let cache = StatCache::load(self.store, &dir.path);
+            self.contexts.insert(name.clone(), OpenContext { context, cache });
+        }
+        self.contexts.get_mut(name).ok_or_else(|| StepError::NoContext { name: name.clone() })
+    }
+
+    /// The tree of a build context.
+    pub(super) fn context(&mut self, name: &ContextName) -> Result<SourceTree, StepError> {
+        Ok(self.open(name)?.context.tree().clone())
+    }
+
+    /// The directory of a build context, and whether an ignore file hides something in it.
+    pub(super) fn context_dir(&mut self, name: &ContextName) -> Result<(PathBuf, bool), StepError> {
+        let open = self.open(name)?;
+        Ok((open.context.path().to_owned(), open.context.tree().ignore().is_some()))
+    }
+
+    /// The digest of what was selected; contents of files that did not change are remembered.
+    pub(super) fn digest(
+        &mut self,
+        context: Option<&ContextName>,
+        selection: &Selection,
+    ) -> Result<Digest, StepError> {
+        Ok(match context {
+            Some(name) => selection.digest(&mut self.open(name)?.cache)?,
+            None => selection.digest(&mut StatCache::disabled())?,
+        })
+    }
+
+    /// What a `COPY` takes, its paths from `tree`.
+    pub(super) fn parts<I>(
+        &mut self,
+        copy: &CopyStep<I>,
+        tree: Option<&SourceTree>,
+    ) -> Result<Vec<Part>, StepError> {
+        let options = SelectOptions {
+            parents: copy.parents,
+            excludes: copy.excludes.iter().map(|e| e.clone().into_bytes()).collect(),
+        };
+        let dest = copy.dest.as_bytes();
+        let mut parts: Vec<Part> = Vec::new();
+        for source in &copy.sources {
+            let (mut selection, local) = match source {
+                CopySource::Path(path) => {
+                    let tree = tree.ok_or(StepError::NoContext { name: ContextName::Main })?;
+                    (select(tree, &[path.as_str()], dest, &options)?, true)
+                }
+                CopySource::Inline { name, content } => {
+                    (Selection::inline(name.as_bytes(), content.as_bytes()), false)
+                }
+                CopySource::Http(url) => (self.download(url, copy.add.as_ref())?, false),
+                CopySource::Git(url) => (self.clone_git(url, copy, &options)?, false),
+            };
+            selection.dest_is_directory |= crate::context::select::names_directory(dest);
+            // A repository is never an archive; what was downloaded is extracted only if asked for.
+            let unpack = match (&copy.add, source) {
+                (Some(add), CopySource::Path(_)) => add.unpack.unwrap_or(local),
+                (Some(add), CopySource::Http(_)) => add.unpack.unwrap_or(false),
+                _ => false,
+            };
+            match parts.last_mut() {
+                Some(last) if last.unpack == unpack => last.selection.append(selection),
+                _ => parts.push(Part { selection, unpack }),
+            }
+        }
+        for part in &parts {
+            for socket in part.selection.sockets() {
+                let text = format!("{socket} is a socket; in the image it is an empty file");
+                self.progress.event(Event::Warning { text });
+            }
+        }
+        Ok(parts)
+    }
+
+    /// A tree without anything in it, which `--from=scratch` names.
+    pub(super) fn nothing(&mut self) -> Result<SourceTree, StepError> {
+        let dir = self.work()?.fresh("empty-");
+        std::fs::create_dir(&dir)
+            .map_err(|source| StepError::Io { what: "cannot create a directory", source })?;
+        open_tree(&dir, "scratch")
+    }
+
+    fn work(&mut self) -> Result<&WorkDir, StepError> {
+        if self.work.is_none() {
+            self.work = Some(self.store.work_dir().map_err(StepError::Store)?);
+        }
+        self.work.as_ref().ok_or_else(|| StepError::Io {
+            what: "there is no work directory",
+            source: std::io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    /// A file of the web. As in BuildKit it is named by the last part of its URL's path, and only its owner
+    /// can read it.
+    fn download(&mut self, url: &str, add: Option<&Add>) -> Result<Selection, StepError> {
+        const MODE: u32 = 0o600;
+        let Some(name) = http::name_of_url(url) else {
+            return Err(StepError::Remote {
+                message: format!("{url} does not say what the file is called"),
+                hint: Some("name the file in the destination, or add a name to the URL".to_owned()),
+                environment: false,
+            });
+        };
+        let checksum = match add.and_then(|a| a.checksum.as_ref()) {
+            Some((text, _)) => Some(text.parse::<Digest>().map_err(|e| StepError::Remote {
+                message: format!("--checksum={text}: {e}"),
+                hint: Some("write it as sha256: and 64 hexadecimal digits".to_owned()),
+                environment: false,
+            })?),
+            None => None,
+        };
+        let store = self.store;
+        self.work()?;
+        let downloader = self.downloader.get_or_insert_with(Downloader::new);
+        let Some(work) = &self.work else { return Err(StepError::NoContext { name: ContextName::Main }) };
+        let fetched = downloader.fetch(store, work, url, checksum.as_ref(), &|_, _| {}).map_err(|e| {
+            StepError::Remote {
+                message: e.to_string(),
+                hint: e.hint().map(str::to_owned),
+                environment: false,
+            }
+        })?;
+        let (dir, file) = (fetched.path.parent().unwrap_or(Path::new("/")), fetched.path.file_name());
+        let tree = open_tree(dir, url)?;
+        let file = file.unwrap_or_default();
+        let mtime = fetched.mtime.unwrap_or_default();
+        use std::os::unix::ffi::OsStrExt;
+        Ok(Selection::single_file(&tree, file.as_bytes(), name.into_bytes(), MODE, mtime)?)
+    }
+
+    /// What a Git repository holds at a commit.
+    fn clone_git<I>(
+        &mut self,
+        url: &str,
+        copy: &CopyStep<I>,
+        options: &SelectOptions,
+    ) -> Result<Selection, StepError> {
+        let remote = |message: String, hint: Option<&str>, environment: bool| StepError::Remote {
+            message,
+            hint: hint.map(str::to_owned),
+            environment,
+        };
+        let mut reference = match git_url::parse_git_add(url) {
+            Some(Ok(reference)) => reference,
+            Some(Err(e)) => return Err(remote(e.to_string(), e.hint(), false)),
+            None => return Err(remote(format!("{url} is not a Git repository"), None, false)),
+        };
+        let add = copy.add.clone().unwrap_or_default();
+        if let Some((checksum, _)) = &add.checksum {
+            git_url::check_commit(checksum).map_err(|e| remote(e.to_string(), e.hint(), false))?;
+            reference.checksum = Some(checksum.clone());
+        }
+        let git = |e: crate::context::git::GitError| remote(e.to_string(), e.hint(), e.is_environment());
+        let program = Git::new(self.work()?, Credentials::None);
+        let commit = program.resolve(&reference).map_err(git)?;
+        let checkout = Checkout::of(&reference, add.keep_git_dir);
+        let dir = program.checkout(&reference, &commit, checkout).map_err(git)?;
+        let tree = open_tree(&dir, url)?;
+        Ok(select(&tree, &["/"], copy.dest.as_bytes(), options)?)
+    }
+
+    /// Writes what was learned of contexts, and unmounts stages and images.
+    pub(super) fn close(&mut self) -> Result<(), crate::store::StoreError> {
+        self.mounted.clear();
+        for open in self.contexts.values_mut() {
+            open.cache.save(self.store)?;
+        }
+        Ok(())
+    }
+}
+
+/// A directory below the work directory as a tree to copy from.
+fn open_tree(dir: &Path, name: &str) -> Result<SourceTree, StepError> {
+    let root = cooper_runtime::sys::fs::open_dir(dir)
+        .map_err(|source| StepError::Io { what: "cannot open what was downloaded", source })?;
+    Ok(SourceTree::context(root, name, IgnoreRules::none()))
+}
+
+/// What the parts bring into a key.
+pub(super) fn describe(description: &mut Description, digest: &Digest, unpack: bool) {
+    description.text(if unpack { "unpack" } else { "content" }).text(&digest.to_string());
+}

@@ -1,0 +1,197 @@
+//! What `FROM`, `COPY --from` and `RUN --mount=from=` name: stages, images, build contexts.
+
+use super::stage::Planner;
+use super::{Base, ImageSource, Images, NamedContext, PlanError, fail};
+use crate::dockerfile::ast::{self, Span};
+use crate::dockerfile::error::closest;
+use crate::image::{ImageConfig, ImageName, Platform};
+
+/// Where files are copied or mounted from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin<I> {
+    /// A build context.
+    Context(ContextName),
+    /// Another stage: its position in the plan.
+    Stage(usize),
+    /// An image.
+    Image(I),
+    /// `scratch`: an empty tree.
+    Scratch,
+}
+
+/// Which build context.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContextName {
+    /// The one that the command line names last.
+    Main,
+    /// One given with `--build-context`, by its name.
+    Named(String),
+}
+
+/// Where a stage starts.
+pub(super) enum Start<I> {
+    Base(Base<I>, Option<ImageConfig>),
+    /// The content of a named context is the stage's first layer.
+    Files(ContextName),
+}
+
+impl<M: Images> Planner<'_, M> {
+    /// What a `FROM` names, its variables expanded.
+    pub(super) fn start(
+        &mut self,
+        number: usize,
+        from: &ast::From,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Start<M::Image>, PlanError> {
+        // A context with the stage's own name takes the place of the whole stage.
+        let own_name = from.name.as_ref().map(|n| n.node.to_lowercase());
+        if let Some(own) = own_name
+            && let Some(context) = self.context_named(&own)
+        {
+            return self.from_context(context, &own, from.image.span, platform);
+        }
+        if let Some(earlier) = self.stage_named(name, number) {
+            return Ok(Start::Base(Base::Stage(self.stage(earlier)?), None));
+        }
+        let key = context_key(name);
+        if let Some(context) = self.context_named(&key) {
+            return self.from_context(context, &key, from.image.span, platform);
+        }
+        if name == "scratch" {
+            return Ok(Start::Base(Base::Scratch, None));
+        }
+        let source = image_source(name, from.image.span)?;
+        self.from_image(&source, from.image.span, platform)
+    }
+
+    fn from_context(
+        &mut self,
+        context: NamedContext,
+        name: &str,
+        span: Span,
+        platform: &Platform,
+    ) -> Result<Start<M::Image>, PlanError> {
+        match context {
+            NamedContext::Image(source) => self.from_image(&source, span, platform),
+            NamedContext::Files => Ok(Start::Files(ContextName::Named(name.to_owned()))),
+        }
+    }
+
+    fn from_image(
+        &mut self,
+        source: &ImageSource,
+        span: Span,
+        platform: &Platform,
+    ) -> Result<Start<M::Image>, PlanError> {
+        let found = self.images.image(source, platform);
+        let (image, config) = found.map_err(|source| PlanError::Image { span, source })?;
+        Ok(Start::Base(Base::Image(image), Some(config)))
+    }
+
+    /// What a `--from` names.
+    pub(super) fn origin(
+        &mut self,
+        name: &str,
+        span: Span,
+        number: usize,
+    ) -> Result<Origin<M::Image>, PlanError> {
+        if name.contains('$') {
+            let help = "--from takes no variables; add a stage `FROM $NAME AS name` and copy from that";
+            return Err(fail(span, "a variable in --from", help));
+        }
+        if name.is_empty() {
+            return Err(fail(span, "--from names nothing", "name a stage, an image or a build context"));
+        }
+        let lower = name.to_lowercase();
+        if let Some(earlier) = self.stage_named(&lower, number) {
+            return Ok(Origin::Stage(self.stage(earlier)?));
+        }
+        let key = context_key(&lower);
+        let context = self.context_named(&key);
+        if context.is_none() {
+            if let Ok(index) = name.parse::<usize>() {
+                if index < number {
+                    return Ok(Origin::Stage(self.stage(index)?));
+                }
+                let message = format!("there is no stage {index} before this one");
+                let help = "stages count from 0; better give the stage a name with AS";
+                return Err(fail(span, message, help));
+            }
+            let mut later = self.file.stages[number..].iter().filter_map(|s| s.from.name.as_ref());
+            if later.any(|n| n.node.to_lowercase() == lower) {
+                let message = format!("stage `{name}` does not come before this one");
+                let help = "move the stage up: a stage can copy from earlier ones only";
+                return Err(fail(span, message, help));
+            }
+        }
+        let source = match context {
+            Some(NamedContext::Files) => return Ok(Origin::Context(ContextName::Named(key))),
+            Some(NamedContext::Image(source)) => source,
+            None if lower == "scratch" => return Ok(Origin::Scratch),
+            None => image_source(name, span)?,
+        };
+        let platform = self.platform.clone();
+        match self.images.image(&source, &platform) {
+            Ok((image, _)) => Ok(Origin::Image(image)),
+            Err(source) => Err(self.not_found(name, span, number, source)),
+        }
+    }
+
+    fn not_found(&self, name: &str, span: Span, number: usize, source: super::ImageError) -> PlanError {
+        let stages = self.file.stages[..number].iter().filter_map(|s| s.from.name.as_ref());
+        let known: Vec<String> =
+            stages.map(|n| n.node.to_lowercase()).chain(self.options.contexts.keys().cloned()).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        match closest(&name.to_lowercase(), &known) {
+            Some(near) => fail(
+                span,
+                format!("there is no stage `{name}`, and as an image it was not found: {source}"),
+                format!("did you mean `{near}`?"),
+            ),
+            None => PlanError::Image { span, source },
+        }
+    }
+
+    /// An earlier stage by name, the last of equal names. Stage names are lower case; whether `name`
+    /// may be written otherwise is the caller's business.
+    fn stage_named(&self, name: &str, before: usize) -> Option<usize> {
+        self.file.stages[..before]
+            .iter()
+            .rposition(|s| s.from.name.as_ref().is_some_and(|n| n.node.to_lowercase() == name))
+    }
+
+    fn context_named(&self, name: &str) -> Option<NamedContext> {
+        self.options.contexts.get(name).cloned()
+    }
+}
+
+/// The name under which a `--build-context` for an image is looked for: as Docker shows the image, without
+/// its registry and without `latest`.
+fn context_key(name: &str) -> String {
+    ImageName::familiar(name).unwrap_or_else(|| name.to_owned())
+}
+
+/// What `--from` or `FROM` may name besides stages and contexts.
+///
+/// # Errors
+/// When the name is no image name.
+pub fn image_source(name: &str, span: Span) -> Result<ImageSource, PlanError> {
+    if let Some(layout) = name.strip_prefix("oci:") {
+        return Ok(ImageSource::OciLayout(layout.to_owned()));
+    }
+    for (prefix, instead) in [
+        ("docker-archive:", "`cooper` reads OCI layouts: skopeo copy docker-archive:FILE oci:DIR"),
+        ("oci-archive:", "unpack it: mkdir DIR && tar -xf FILE -C DIR, then use oci:DIR"),
+        ("docker://", "leave `docker://` out"),
+    ] {
+        if name.starts_with(prefix) {
+            return Err(fail(
+                span,
+                format!("`{prefix}` is not there yet in this version of cooper"),
+                instead,
+            ));
+        }
+    }
+    name.parse().map(ImageSource::Name).map_err(|e| fail(span, format!("{e}"), ""))
+}
