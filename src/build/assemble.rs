@@ -101,9 +101,8 @@ pub fn join(store: &Store, images: Vec<(Platform, Built)>) -> Result<BuiltImage,
     }
     let mut entries = Vec::new();
     for (platform, built) in &images {
-        let mut named = PlatformBuilder::default()
-            .os(platform.os.as_str())
-            .architecture(platform.architecture.as_str());
+        let mut named =
+            PlatformBuilder::default().os(platform.os.as_str()).architecture(platform.architecture.as_str());
         if let Some(variant) = &platform.variant {
             named = named.variant(variant.clone());
         }

@@ -5,6 +5,7 @@
 //! goes into it if it is, or is written as, a directory. Links in the destination path are followed inside
 //! the root; a name inside a directory that is copied is replaced, never written through.
 
+mod extract;
 mod write;
 
 use std::ffi::OsStr;
@@ -18,6 +19,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 use crate::context::select::{Item, ItemKind, Selection, Source, names_directory};
 use crate::context::tree::join;
 pub use crate::dockerfile::mode::{Chmod, ChmodError};
+pub use extract::ExtractError;
 use write::Writer;
 
 /// Who is told of each owner that a file shall have.
@@ -39,6 +41,10 @@ pub trait OwnerSink {
         uid: u32,
         gid: u32,
     ) -> io::Result<()>;
+
+    /// Says that the file at `from` has another name now, `to`; both as `path` above. Names of one inode
+    /// have one owner, so only who keeps records has something to do.
+    fn linked(&mut self, _from: &[u8], _to: &[u8]) {}
 }
 
 /// How copied files differ from their sources.
@@ -48,10 +54,13 @@ pub struct CopyOptions {
     pub chown: Option<(u32, u32)>,
     /// `--chmod`
     pub chmod: Option<Chmod>,
+    /// Whether a source that is an archive, as its content tells, is extracted into the destination
+    /// instead of copied: that is what ADD does with files of the context.
+    pub unpack: bool,
 }
 
 /// What was written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CopyReport {
     /// Names that are not directories.
     pub files: u64,
@@ -59,6 +68,10 @@ pub struct CopyReport {
     pub directories: u64,
     /// Bytes of content.
     pub bytes: u64,
+    /// Archives that were extracted. `--chmod` did not reach what was in them.
+    pub extracted: u64,
+    /// Devices and named pipes of those archives, which were left out.
+    pub skipped: Vec<String>,
 }
 
 /// Why a COPY or ADD could not be written.
@@ -115,6 +128,14 @@ pub enum CopyError {
         /// Where it should go.
         to: String,
     },
+    /// An archive could not be extracted.
+    #[error("cannot extract \"{from}\": {source}")]
+    Extract {
+        /// The archive's path in its tree.
+        from: String,
+        /// Why.
+        source: ExtractError,
+    },
     /// The destination lies below something that is no directory.
     #[error("cannot copy to {dest}: a part of this path is not a directory")]
     NotADirectory {
@@ -144,11 +165,15 @@ pub fn copy_into(
         into_directory: selection.dest_is_directory || names_directory(dest),
         writer: Writer::new(root, options, owners),
         made: Vec::new(),
+        made_for_archives: Vec::new(),
     };
     for source in &selection.sources {
         copy.writer.begin(source);
         match source.items.first() {
             Some(item) if item.kind == ItemKind::Directory => copy.directory(source)?,
+            Some(item) if options.unpack && copy.writer.is_archive(source, item)? => {
+                copy.archive(source, item)?;
+            }
             Some(item) => copy.single(source, item)?,
             None => {}
         }
@@ -163,6 +188,8 @@ struct Copy<'a> {
     writer: Writer<'a>,
     /// Directories that were made on the way to the destination: path from the root.
     made: Vec<Vec<u8>>,
+    /// Those of them that an archive is extracted into, which `--chmod` does not reach.
+    made_for_archives: Vec<Vec<u8>>,
 }
 
 impl Copy<'_> {
@@ -178,6 +205,18 @@ impl Copy<'_> {
         }
         self.open_or_make(&place)?;
         self.writer.directory(source, &place.path)
+    }
+
+    /// Extracts an archive into the destination, which is a directory whatever it is called.
+    fn archive(&mut self, source: &Source, item: &Item) -> Result<(), CopyError> {
+        let known = self.made.len();
+        let place = self.find_dest()?;
+        if place.stat.is_some_and(|s| s.kind != FileKind::Directory) {
+            return Err(CopyError::NotADirectory { dest: self.dest_shown() });
+        }
+        let dir = self.open_or_make(&place)?;
+        self.made_for_archives.extend(self.made.drain(known..));
+        self.writer.archive(source, item, &dir, &place.path)
     }
 
     /// Copies anything else.
@@ -228,8 +267,11 @@ impl Copy<'_> {
     /// Gives the directories that were made their owners and modes. At the end, because a mode may keep
     /// us out, and with the deepest first, for the same reason.
     fn finish(mut self) -> Result<CopyReport, CopyError> {
+        for path in self.made_for_archives.iter().rev() {
+            self.writer.dress_made(path, false)?;
+        }
         for path in self.made.iter().rev() {
-            self.writer.dress_made(path)?;
+            self.writer.dress_made(path, true)?;
         }
         Ok(self.writer.report())
     }
@@ -255,5 +297,7 @@ fn described(kind: FileKind) -> &'static str {
     }
 }
 
+#[cfg(test)]
+mod archives;
 #[cfg(test)]
 mod tests;

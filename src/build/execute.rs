@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
-use super::copy::{CopyOptions, copy_into};
+use super::copy::{CopyOptions, CopyReport, copy_into};
 use super::images::{Finder, FoundImage};
 use super::mounts::secret;
 use super::packer::{Packer, Promise};
@@ -16,7 +16,7 @@ use super::stack::{Fresh, Layer, Record, StageEnd, StepRecord, image_end};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
 use super::{BuildError, Options, StepError, users, workdir};
-use crate::context::SourceTree;
+use crate::context::{Selection, SourceTree};
 use crate::dockerfile::mode::Chmod;
 use crate::image::{ChainId, DiffId};
 use crate::plan::key::{self, Description, InstructionKey};
@@ -49,7 +49,7 @@ pub fn build(
         progress,
         workshop: None,
         packer: None,
-        sources: Sources::new(store, &options.contexts, progress),
+        sources: Sources::new(store, &options.contexts),
         done: HashMap::new(),
         secrets: BTreeMap::new(),
         ends: vec![StageEnd::default(); stages],
@@ -423,10 +423,12 @@ impl Executor<'_, '_> {
                     None => None,
                 };
                 let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
-                for Part { selection, unpack: _ } in &parts {
-                    let options = CopyOptions { chown, chmod: chmod.clone() };
-                    copy_into(root.as_fd(), copy.dest.as_bytes(), selection, &options, &mut ownership)
+                for Part { selection, unpack } in &parts {
+                    let options = CopyOptions { chown, chmod: chmod.clone(), unpack: *unpack };
+                    let dest = copy.dest.as_bytes();
+                    let report = copy_into(root.as_fd(), dest, selection, &options, &mut ownership)
                         .map_err(StepError::Copy)?;
+                    notes(copy, selection, &report, self.progress);
                 }
             }
         }
@@ -466,9 +468,10 @@ impl Executor<'_, '_> {
         let mut resolved = Vec::new();
         for mount in &run.mounts {
             resolved.push(match (mount.origin(), &mount.kind) {
-                (Some(Origin::Context(name)), MountKind::Bind { source, .. } | MountKind::Cache { source, .. }) => {
-                    run_mounts::resolve_context(&mut self.sources, name, source)?
-                }
+                (
+                    Some(Origin::Context(name)),
+                    MountKind::Bind { source, .. } | MountKind::Cache { source, .. },
+                ) => run_mounts::resolve_context(&mut self.sources, name, source)?,
                 (Some(from), _) => {
                     let identity = self.origin_chain(from)?.map_or_else(String::new, |c| c.to_string());
                     let (mounted, _) = self.mount_origin(from)?;
@@ -609,6 +612,23 @@ impl From<BuildError> for Failure {
 /// Whether a step's layer depends on nothing below it: `COPY --link`.
 fn stands_alone(step: &Step<FoundImage>) -> bool {
     matches!(&step.action, Action::Copy(copy) if copy.link)
+}
+
+/// What a `COPY` or `ADD` has done otherwise than somebody may expect.
+fn notes(copy: &CopyStep<FoundImage>, selection: &Selection, report: &CopyReport, progress: &dyn Progress) {
+    let tell = |text: String| progress.event(Event::Warning { text });
+    for socket in selection.sockets() {
+        tell(format!("{socket} is a socket; in the image it is an empty file"));
+    }
+    for source in &selection.not_excluded {
+        tell(format!("--exclude does not leave out {source}, which the instruction names"));
+    }
+    for name in &report.skipped {
+        tell(format!("{name} was left out of what was extracted: devices and named pipes cannot be made"));
+    }
+    if report.extracted > 0 && copy.chmod.is_some() {
+        tell("--chmod does not change what is extracted from an archive; its modes are kept".to_owned());
+    }
 }
 
 fn closed() -> StepError {

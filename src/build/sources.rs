@@ -16,7 +16,6 @@ use crate::image::{ChainId, Digest};
 use crate::plan::copy::Add;
 use crate::plan::key::Description;
 use crate::plan::{ContextName, CopySource, CopyStep};
-use crate::progress::{Event, Progress};
 use crate::rootfs::overlay::ReadOnly;
 use crate::store::{Store, WorkDir};
 
@@ -43,7 +42,6 @@ pub(super) struct Part {
 pub(super) struct Sources<'a> {
     store: &'a Store,
     dirs: &'a BTreeMap<ContextName, ContextDir>,
-    progress: &'a dyn Progress,
     contexts: BTreeMap<ContextName, OpenContext>,
     /// Stages and images that are mounted, by their layers.
     pub(super) mounted: HashMap<Option<ChainId>, ReadOnly>,
@@ -58,15 +56,10 @@ struct OpenContext {
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(
-        store: &'a Store,
-        dirs: &'a BTreeMap<ContextName, ContextDir>,
-        progress: &'a dyn Progress,
-    ) -> Sources<'a> {
+    pub(super) fn new(store: &'a Store, dirs: &'a BTreeMap<ContextName, ContextDir>) -> Sources<'a> {
         Sources {
             store,
             dirs,
-            progress,
             contexts: BTreeMap::new(),
             mounted: HashMap::new(),
             downloader: None,
@@ -143,12 +136,6 @@ impl<'a> Sources<'a> {
             match parts.last_mut() {
                 Some(last) if last.unpack == unpack => last.selection.append(selection),
                 _ => parts.push(Part { selection, unpack }),
-            }
-        }
-        for part in &parts {
-            for socket in part.selection.sockets() {
-                let text = format!("{socket} is a socket; in the image it is an empty file");
-                self.progress.event(Event::Warning { text });
             }
         }
         Ok(parts)

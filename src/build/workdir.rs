@@ -33,6 +33,14 @@ impl OwnerSink for Ownership<'_> {
             }
         }
     }
+
+    fn linked(&mut self, from: &[u8], to: &[u8]) {
+        let Some(owners) = &mut self.records else { return };
+        match owners.get(from).copied() {
+            Some(owner) => owners.insert(to.to_vec(), owner),
+            None => owners.remove(to),
+        };
+    }
 }
 
 /// Makes the directory and its missing parents, owned by `owner`.

@@ -188,9 +188,7 @@ fn outline(
     let source = &request.inputs.source;
     match what {
         Print::Targets => Ok(print::targets(&request.file, &request.plan)),
-        Print::Outline => {
-            print::outline(&request.file, &request.plan).map_err(|e| source.plan_error(&e))
-        }
+        Print::Outline => print::outline(&request.file, &request.plan).map_err(|e| source.plan_error(&e)),
         Print::Plan => {
             let mut finder = Finder::new(store, arguments.pull, progress);
             let plan = plan::plan(&request.file, &request.plan, &mut finder);
@@ -210,7 +208,10 @@ fn carry_out(
     if report.fails {
         lint::print(source, &report, lint::Format::Text)?;
         return lint::outcome(&report, crate::check::Level::Warning).and_then(|()| {
-            Err(CliError::failed("the build checks have found something, and `# check=error=true` asks for none").into())
+            Err(CliError::failed(
+                "the build checks have found something, and `# check=error=true` asks for none",
+            )
+            .into())
         });
     }
     let mut finder = Finder::new(store, arguments.pull, progress);
@@ -251,11 +252,7 @@ fn carry_out(
 }
 
 /// `--iidfile` and `--metadata-file`
-fn write_documents(
-    request: &Request,
-    arguments: &Arguments,
-    built: &BuiltImage,
-) -> Result<(), CliError> {
+fn write_documents(request: &Request, arguments: &Arguments, built: &BuiltImage) -> Result<(), CliError> {
     let single = match built.images.as_slice() {
         [(_, only)] => Some(only),
         _ => None,

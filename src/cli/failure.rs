@@ -82,7 +82,9 @@ impl Source {
         let keyword = what.split_whitespace().next().unwrap_or("the step").to_uppercase();
         let kind = match e {
             StepError::Rootfs(RootfsError::Mount { .. }) => Kind::Environment,
-            StepError::Run(RunError::Sandbox(_) | RunError::Id { .. } | RunError::Foreign { .. }) => Kind::Environment,
+            StepError::Run(RunError::Sandbox(_) | RunError::Id { .. } | RunError::Foreign { .. }) => {
+                Kind::Environment
+            }
             StepError::Remote { environment: true, .. } => Kind::Environment,
             _ => Kind::Failed,
         };

@@ -19,7 +19,11 @@ pub(super) fn targets(file: &Containerfile, options: &plan::Options) -> String {
             let name = stage_name(number, stage);
             let last = number + 1 == file.stages.len();
             let default = if last && options.target.is_none() { " (default)" } else { "" };
-            (format!("{name}{default}"), stage.from.image.node.clone(), stage.from.description().unwrap_or_default().to_owned())
+            (
+                format!("{name}{default}"),
+                stage.from.image.node.clone(),
+                stage.from.description().unwrap_or_default().to_owned(),
+            )
         })
         .collect();
     table(&mut out, ["TARGET", "FROM", "DESCRIPTION"], &rows);
@@ -101,9 +105,9 @@ pub(super) fn outline(file: &Containerfile, options: &plan::Options) -> Result<S
 /// The stages that the target needs, in the order of the file, as far as names without variables tell.
 fn used_stages(file: &Containerfile, target: usize) -> Vec<usize> {
     let find = |name: &str, before: usize| {
-        let named = file.stages[..before].iter().rposition(|s| {
-            s.from.name.as_ref().is_some_and(|n| n.node.eq_ignore_ascii_case(name))
-        });
+        let named = file.stages[..before]
+            .iter()
+            .rposition(|s| s.from.name.as_ref().is_some_and(|n| n.node.eq_ignore_ascii_case(name)));
         named.or_else(|| name.parse::<usize>().ok().filter(|n| *n < before))
     };
     let mut used = vec![target];

@@ -429,16 +429,15 @@ fn select_with_parents(
     Ok(())
 }
 
+/// A path, name by name.
+type Names = Vec<Vec<u8>>;
+
 /// The places that a cleaned path means, links followed: one, or as many as a wildcard matches. `word` is
 /// what messages call it.
-fn places(
-    tree: &SourceTree,
-    word: &[u8],
-    names: &[Vec<u8>],
-) -> Result<Vec<(Vec<Vec<u8>>, Found)>, SelectError> {
+fn places(tree: &SourceTree, word: &[u8], names: &Names) -> Result<Vec<(Names, Found)>, SelectError> {
     if !resolve::is_pattern(names) {
         let found = resolve::resolve(tree, names).map_err(|lost| not_found(tree, word, names, lost))?;
-        return Ok(vec![(names.to_vec(), found)]);
+        return Ok(vec![(names.clone(), found)]);
     }
     let matches = resolve::expand(tree, names).map_err(|error| match error {
         WildcardError::Pattern(source) => {
@@ -446,7 +445,7 @@ fn places(
         }
         WildcardError::Lost(lost) => not_found(tree, word, names, lost),
     })?;
-    let follow = |names: Vec<Vec<u8>>| match resolve::resolve(tree, &names) {
+    let follow = |names: Names| match resolve::resolve(tree, &names) {
         Ok(found) => Ok((names, found)),
         Err(lost) => Err(not_found(tree, &names.join(&b'/'), &names, lost)),
     };
@@ -524,7 +523,7 @@ fn collect(
         // Whether it is a directory has to be known before it may be passed over.
         let reaches_below =
             (!hidden || walk.may_hold_exceptions(&location)) && (want || wanted.may_want_below(&way, &path));
-        let passed_over = |kind| !taken && !(kind == FileKind::Directory && reaches_below);
+        let passed_over = |kind| !(taken || kind == FileKind::Directory && reaches_below);
         if entry.kind.is_some_and(passed_over) {
             continue;
         }

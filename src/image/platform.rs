@@ -81,7 +81,8 @@ impl FromStr for Platform {
         let bad = || BadPlatform(text.to_owned());
         let lower = text.to_ascii_lowercase();
         let valid = |part: &str| {
-            !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+            !part.is_empty()
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
         };
         let parts: Vec<&str> = lower.split('/').collect();
         if parts.len() > 3 || !parts.iter().all(|part| valid(part)) {
@@ -116,8 +117,8 @@ impl FromStr for Platform {
 
 /// What may be named without its operating system.
 const KNOWN_ARCHITECTURES: [&str; 19] = [
-    "386", "amd64", "arm", "arm64", "armhf", "armel", "aarch64", "x86_64", "x86-64", "i386", "i686", "loong64",
-    "mips", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+    "386", "amd64", "arm", "arm64", "armhf", "armel", "aarch64", "x86_64", "x86-64", "i386", "i686",
+    "loong64", "mips", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
 ];
 
 impl fmt::Display for Platform {

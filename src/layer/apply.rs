@@ -35,6 +35,7 @@ use cooper_runtime::sys::fs::Time;
 
 use super::entry::{AUFS_PREFIX, Entry, EntryKind, OPAQUE_MARKER, WHITEOUT_PREFIX, kept_xattr};
 use super::read::{RawEntry, TarError, TarReader};
+pub(crate) use place::fill;
 use tree::Tree;
 
 /// The extended attribute that makes a directory hide what lies below it.

@@ -7,26 +7,67 @@ use std::io::{self, BufReader, Cursor, Read};
 
 /// The largest window that a zstd frame may ask for: 128 MiB, what `zstd -d` accepts by itself.
 const ZSTD_WINDOW_LOG: u32 = 27;
+/// The most memory that an xz block may ask for, in KiB: four times the dictionary of `xz -9`.
+const XZ_MEMORY: u32 = 256 << 10;
 const BUFFER: usize = 128 * 1024;
 
 /// Reads `input` uncompressed: gzip (also of many members), zstd (also of many frames, and skippable
 /// ones), or as it is. A stream that was cut off is an error, and so are bytes behind a gzip stream.
-pub fn decompressor<'a, R: Read + 'a>(mut input: R) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompressor<'a, R: Read + 'a>(input: R) -> io::Result<Box<dyn Read + 'a>> {
+    match recognised(input)? {
+        (Format::Xz, _) => Err(unknown("xz")),
+        (Format::Bzip2, _) => Err(unknown("bzip2")),
+        (format, input) => opened(format, input),
+    }
+}
+
+/// The same, and bzip2 and xz as well (also of many streams): no layer may be compressed with them, but
+/// archives are that people ADD.
+pub fn any_decompressor<'a, R: Read + 'a>(input: R) -> io::Result<Box<dyn Read + 'a>> {
+    let (format, input) = recognised(input)?;
+    opened(format, input)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
+    Plain,
+}
+
+/// What was looked at, and then the rest.
+type Rewound<R> = BufReader<std::io::Chain<Cursor<Vec<u8>>, R>>;
+
+fn recognised<R: Read>(mut input: R) -> io::Result<(Format, Rewound<R>)> {
     let mut head = Vec::new();
     input.by_ref().take(6).read_to_end(&mut head)?;
-    let magic = head.clone();
-    let input = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(input));
-    match magic.as_slice() {
-        [0x1f, 0x8b, 8, ..] => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+    let format = match head.as_slice() {
+        [0x1f, 0x8b, 8, ..] => Format::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Format::Zstd,
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Format::Xz,
+        // The magic of a block, or of the end of an empty stream.
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72] => {
+            Format::Bzip2
+        }
+        _ => Format::Plain,
+    };
+    Ok((format, BufReader::with_capacity(BUFFER, Cursor::new(head).chain(input))))
+}
+
+fn opened<'a, R: Read + 'a>(format: Format, input: Rewound<R>) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match format {
+        Format::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Format::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(input)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
-            Ok(Box::new(decoder))
+            Box::new(decoder)
         }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unknown("xz")),
-        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A'] => Err(unknown("bzip2")),
-        _ => Ok(Box::new(input)),
-    }
+        Format::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Format::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)),
+        Format::Plain => Box::new(input),
+    })
 }
 
 fn unknown(what: &str) -> io::Error {
@@ -117,6 +158,58 @@ mod tests {
         assert_eq!(read(&frames).unwrap(), data);
         assert_eq!(read(b"").unwrap(), b"");
         assert_eq!(read(b"\x1f\x8b").unwrap(), b"\x1f\x8b");
+    }
+
+    /// What `program` makes of `data`.
+    fn compressed(program: &str, args: &[&str], data: &[u8]) -> Vec<u8> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(data).unwrap();
+        io::Seek::rewind(&mut file).unwrap();
+        let run = std::process::Command::new(program).args(args).stdin(file).output();
+        let out = run.unwrap_or_else(|e| panic!("{program} is needed for this test: {e}"));
+        assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+
+    fn read_any(blob: &[u8]) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        any_decompressor(blob)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn bzip2_and_xz_are_read_to_the_end_where_they_may_be() {
+        let data = noise(400_000);
+        let (a, b) = data.split_at(300_000);
+        let bzip2 = |data: &[u8]| compressed("bzip2", &["-1c"], data);
+        let xz = |data: &[u8]| compressed("xz", &["-1c", "--block-size=70000"], data);
+        // Several blocks each, and two streams; between those of xz there may be padding.
+        assert_eq!(read_any(&[bzip2(a), bzip2(b)].concat()).unwrap(), data);
+        assert_eq!(read_any(&[xz(a), vec![0; 8], xz(b)].concat()).unwrap(), data);
+        let checked = |check: &str| compressed("xz", &["-0c", &format!("--check={check}")], a);
+        for check in ["none", "crc32", "crc64", "sha256"] {
+            assert_eq!(read_any(&checked(check)).unwrap(), a, "{check}");
+        }
+        assert_eq!(read_any(&compressed("xz", &["-c", "--x86", "--lzma2=preset=1"], a)).unwrap(), a);
+        assert_eq!(read_any(&bzip2(b"")).unwrap(), b"");
+        assert_eq!(read_any(&xz(b"")).unwrap(), b"");
+        assert_eq!(read_any(&gzip(a)).unwrap(), a);
+        for whole in [bzip2(b), xz(b)] {
+            for keep in [20, whole.len() / 2, whole.len() - 1] {
+                assert!(read_any(&whole[..keep]).is_err(), "{keep} of {}", whole.len());
+            }
+            let mut flipped = whole.clone();
+            flipped[whole.len() / 2] ^= 4;
+            assert!(read_any(&flipped).is_err());
+        }
+    }
+
+    #[test]
+    fn a_dictionary_larger_than_sensible_is_refused_before_it_is_allocated() {
+        let huge = compressed("xz", &["-c", "--lzma2=preset=0,dict=1GiB"], b"small");
+        assert!(read_any(&huge).is_err());
+        let largest_preset = compressed("xz", &["-9c"], b"small");
+        assert_eq!(read_any(&largest_preset).unwrap(), b"small");
     }
 
     #[test]

@@ -167,12 +167,7 @@ fn check_mode(mode: &str, word: &Word) -> Result<(), PlanError> {
     })
 }
 
-fn path_source(
-    add: bool,
-    variables: &Variables,
-    escape: char,
-    word: &Word,
-) -> Result<CopySource, PlanError> {
+fn path_source(add: bool, variables: &Variables, escape: char, word: &Word) -> Result<CopySource, PlanError> {
     let path = variables.expand(escape, word)?;
     let source = match remote(&path) {
         Some(source) => source,
@@ -205,11 +200,7 @@ fn remote(source: &str) -> Option<CopySource> {
     Some(if path.ends_with(".git") { CopySource::Git(own) } else { CopySource::Http(own) })
 }
 
-fn heredoc_source(
-    heredoc: &Heredoc,
-    variables: &Variables,
-    escape: char,
-) -> Result<CopySource, ParseError> {
+fn heredoc_source(heredoc: &Heredoc, variables: &Variables, escape: char) -> Result<CopySource, ParseError> {
     let content = match heredoc.expand {
         true => variables.expand_heredoc(escape, &heredoc.body)?,
         false => heredoc.body.node.clone(),
@@ -339,7 +330,9 @@ mod tests {
         let git = |s: &str| matches!(remote(s), Some(CopySource::Git(_)));
         let http = |s: &str| matches!(remote(s), Some(CopySource::Http(_)));
         assert!(git("https://localhost/a.git") && git("https://localhost/a.git#v1:sub"));
-        assert!(git("https://localhost/a.git?ref=v1") && git("git@localhost:a/b") && git("git://localhost/a"));
+        assert!(
+            git("https://localhost/a.git?ref=v1") && git("git@localhost:a/b") && git("git://localhost/a")
+        );
         assert!(http("https://localhost/a.tar.gz") && http("http://localhost/?x=.git"));
         for path in ["a.git", "http:/x", "git", "dir/https://x"] {
             assert_eq!(remote(path), None, "{path}");

@@ -37,8 +37,8 @@ use crate::dockerfile::{self, ParseError};
 use crate::image::{ImageConfig, ImageName, Platform};
 
 pub use copy::{CopySource, CopyStep};
-pub use origin::{ContextName, Origin};
 pub use mount::Sharing;
+pub use origin::{ContextName, Origin};
 pub use run::{MountKind, RunMount, RunStep};
 
 /// What the user asked for, as far as planning minds.

@@ -192,8 +192,16 @@ impl<M: Images> Planner<'_, M> {
                     let options = mount::parse(value, &expand)?;
                     mounts.push(self.mount(options, cwd, number, value.span)?);
                 }
-                "network" => refuse_unless_default(flag, mount::network(value)? == mount::Network::Default, "the step has the network of the machine")?,
-                "security" => refuse_unless_default(flag, mount::security(value)? == mount::Security::Sandbox, "a step never has more than the default privileges")?,
+                "network" => refuse_unless_default(
+                    flag,
+                    mount::network(value)? == mount::Network::Default,
+                    "the step has the network of the machine",
+                )?,
+                "security" => refuse_unless_default(
+                    flag,
+                    mount::security(value)? == mount::Security::Sandbox,
+                    "a step never has more than the default privileges",
+                )?,
                 _ => {
                     mount::device(value)?;
                     let message = "RUN --device is not there yet in this version of cooper";
@@ -224,7 +232,10 @@ impl<M: Images> Planner<'_, M> {
         let (target, kind) = match options.kind {
             MountType::Bind => {
                 let from = from.unwrap_or(Origin::Context(ContextName::Main));
-                (absolute(target.unwrap_or(".")), MountKind::Bind { from, source, read_only: options.read_only })
+                (
+                    absolute(target.unwrap_or(".")),
+                    MountKind::Bind { from, source, read_only: options.read_only },
+                )
             }
             MountType::Cache => {
                 let target = target.unwrap_or_default();
@@ -245,7 +256,8 @@ impl<M: Images> Planner<'_, M> {
             MountType::Tmpfs => (absolute(target.unwrap_or(".")), MountKind::Tmpfs { size: options.size }),
             MountType::Secret => {
                 let id = options.source.or(options.id).filter(|id| !id.is_empty());
-                let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or(path).to_owned();
+                let last =
+                    |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or(path).to_owned();
                 let id = id.unwrap_or_else(|| last(target.unwrap_or_default()));
                 let file = target.is_some() || options.env.is_none();
                 let place = match target {
@@ -264,7 +276,11 @@ impl<M: Images> Planner<'_, M> {
             }
         };
         if target == "/" {
-            return Err(fail(span, "a mount cannot take the place of the root directory", "name a directory below it with target="));
+            return Err(fail(
+                span,
+                "a mount cannot take the place of the root directory",
+                "name a directory below it with target=",
+            ));
         }
         Ok(RunMount { target, kind, span })
     }

@@ -210,7 +210,8 @@ impl<'a, M: Images> Planner<'a, M> {
         let here = |e: PlanError| match e {
             PlanError::Source(e) => {
                 let line = text.lines().next().unwrap_or_default();
-                let message = format!("in the ONBUILD trigger `{line}` of {}: {}", from.image.node, e.message);
+                let message =
+                    format!("in the ONBUILD trigger `{line}` of {}: {}", from.image.node, e.message);
                 fail(span, message, e.help.unwrap_or_default())
             }
             PlanError::Image { source, .. } => PlanError::Image { span, source },

@@ -124,7 +124,7 @@ fn a_file_becomes_the_destination_or_goes_into_it() {
     bench.copy(&["f"], "/");
     assert_eq!(bench.read("f"), "content");
     let report = bench.copy(&["f", "f"], "/twice/");
-    assert_eq!(report, CopyReport { files: 2, directories: 0, bytes: 14 });
+    assert_eq!(report, CopyReport { files: 2, directories: 0, bytes: 14, ..CopyReport::default() });
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn a_directory_copies_its_content() {
     bench.file("d/sub/b", "b");
     symlink("../outside", bench.src("d/link")).unwrap();
     let report = bench.copy(&["d"], "/dest");
-    assert_eq!(report, CopyReport { files: 3, directories: 2, bytes: 2 });
+    assert_eq!(report, CopyReport { files: 3, directories: 2, bytes: 2, ..CopyReport::default() });
     assert_eq!((bench.read("dest/a"), bench.read("dest/sub/b")), ("a".into(), "b".into()));
     assert_eq!(stdfs::read_link(bench.root("dest/link")).unwrap(), Path::new("../outside"));
     bench.copy(&["."], "/");
@@ -475,7 +475,7 @@ fn a_text_is_written_as_a_file() {
     put(&bench.root("old"), "old");
     let text = Selection::inline("EOF", "hello\n");
     let report = bench.write(&text, "/p/file").unwrap();
-    assert_eq!(report, CopyReport { files: 1, directories: 0, bytes: 6 });
+    assert_eq!(report, CopyReport { files: 1, directories: 0, bytes: 6, ..CopyReport::default() });
     assert_eq!((bench.read("p/file"), bench.mode("p/file")), ("hello\n".into(), 0o644));
     bench.write(&text, "/old").unwrap();
     bench.write(&text, "/dir/").unwrap();
@@ -484,7 +484,8 @@ fn a_text_is_written_as_a_file() {
         (bench.read("old"), bench.read("dir/EOF"), bench.read("p/EOF")),
         ("hello\n".into(), "hello\n".into(), "hello\n".into())
     );
-    bench.options = CopyOptions { chown: Some((3, 4)), chmod: Some(Chmod::parse("u+x").unwrap()) };
+    bench.options =
+        CopyOptions { chown: Some((3, 4)), chmod: Some(Chmod::parse("u+x").unwrap()), unpack: false };
     bench.owners.0.clear();
     bench.write(&text, "/script").unwrap();
     assert_eq!(

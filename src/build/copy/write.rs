@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 
 use cooper_runtime::in_root::Place;
 use cooper_runtime::sys::fs::{self, FileKind};
 
-use super::{CopyError, CopyOptions, CopyReport, OwnerSink, described, shown, write_error};
+use super::{CopyError, CopyOptions, CopyReport, OwnerSink, described, extract, shown, write_error};
 use crate::context::hash::unchanged;
 use crate::context::select::{Item, ItemKind, Origin, Source};
 use crate::context::tree::{Cursor, SourceTree, join};
@@ -30,14 +30,14 @@ pub(super) struct Writer<'a> {
 /// Makes one name at a time, in a directory that the writer holds open.
 struct Maker<'a> {
     /// Where the source that is being written lies, unless it is text.
-    from: Option<From<'a>>,
+    from: Option<Opened<'a>>,
     options: &'a CopyOptions,
     owners: &'a mut dyn OwnerSink,
     buffer: Vec<u8>,
     report: CopyReport,
 }
 
-struct From<'a> {
+struct Opened<'a> {
     tree: &'a SourceTree,
     cursor: Cursor<'a>,
 }
@@ -63,19 +63,53 @@ impl<'a> Writer<'a> {
 
     /// Says which source the next calls are about.
     pub(super) fn begin(&mut self, source: &'a Source) {
-        let Origin::Tree(tree) = &source.origin else { return };
+        let Origin::Tree(tree) = &source.origin else {
+            self.maker.from = None;
+            return;
+        };
         if self.maker.from.as_ref().is_none_or(|from| !from.tree.is(tree)) {
-            self.maker.from = Some(From { tree, cursor: Cursor::new(tree.root()) });
+            self.maker.from = Some(Opened { tree, cursor: Cursor::new(tree.root()) });
         }
     }
 
-    pub(super) fn report(&self) -> CopyReport {
+    pub(super) fn report(self) -> CopyReport {
         self.maker.report
+    }
+
+    /// Whether a source that is no directory is an archive.
+    pub(super) fn is_archive(&mut self, source: &Source, item: &Item) -> Result<bool, CopyError> {
+        if item.kind != ItemKind::File || item.stat.size == 0 {
+            return Ok(false);
+        }
+        let opened = self.maker.open(source, item)?;
+        Ok(opened.is_some_and(|file| extract::is_archive(file, item.stat.size)))
+    }
+
+    /// Extracts a source into the open directory at `path`.
+    pub(super) fn archive(
+        &mut self,
+        source: &Source,
+        item: &Item,
+        dir: &OwnedFd,
+        path: &[u8],
+    ) -> Result<(), CopyError> {
+        let Some(file) = self.maker.open(source, item)? else { return Ok(()) };
+        let to = extract::Destination {
+            dir: dir.as_fd(),
+            path,
+            chown: self.maker.options.chown,
+            owners: &mut *self.maker.owners,
+            report: &mut self.maker.report,
+        };
+        let from = shown(&source.location_of(item));
+        let extracted = extract::extract(&file, item.stat.size, to);
+        self.maker.still(source, item, &file)?;
+        extracted.map_err(|source| CopyError::Extract { from, source })
     }
 
     /// Writes a source that is no directory.
     pub(super) fn single(&mut self, source: &Source, item: &Item, place: &Place) -> Result<(), CopyError> {
-        let spot = Spot { dir: std::os::fd::AsFd::as_fd(&place.dir), name: &place.name, path: &place.path };
+        let spot = Spot { dir: place.dir.as_fd(), name: &place.name, path: &place.path };
         self.maker.make(spot, source, item)
     }
 
@@ -132,13 +166,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Gives a directory that had to be made for the destination what the options ask for.
-    pub(super) fn dress_made(&mut self, path: &[u8]) -> Result<(), CopyError> {
+    pub(super) fn dress_made(&mut self, path: &[u8], chmod: bool) -> Result<(), CopyError> {
         let (dir, name) = self.to.parent(path).map_err(write_error("open the directory of", path))?;
         self.maker.own(Spot { dir, name, path })?;
         match &self.maker.options.chmod {
-            Some(chmod) => fs::chmod_at(dir, name, chmod.apply(0o755, true))
-                .map_err(write_error("set the mode of", path)),
-            None => Ok(()),
+            Some(mode) if chmod => {
+                fs::chmod_at(dir, name, mode.apply(0o755, true)).map_err(write_error("set the mode of", path))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -198,29 +233,22 @@ impl Maker<'_> {
     }
 
     fn file(&mut self, spot: Spot<'_>, source: &Source, item: &Item) -> Result<(), CopyError> {
-        let location = source.location_of(item);
-        let Some(From { tree, cursor }) = &mut self.from else { return Ok(()) };
-        let tree = *tree;
-        let read_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => changed(tree, &location),
-            _ => CopyError::Read { path: shown(&location), tree: tree.name().to_owned(), source },
-        };
-        let from = cursor.parent(&location).and_then(|(dir, name)| fs::open_file_at(dir, name));
-        let mut from = from.map_err(read_error)?;
+        let Some(mut from) = self.open(source, item)? else { return Ok(()) };
         let create = || fs::create_file_at(spot.dir, spot.name);
         let to = self.replacing(spot, source, item, "create", create)?;
         let size = item.stat.size;
         if size <= SMALL as u64 {
-            let content = &mut self.buffer[..size as usize];
-            from.read_exact(content).map_err(read_error)?;
-            (&to).write_all(content).map_err(write_error("write", spot.path))?;
+            let read = from.read_exact(&mut self.buffer[..size as usize]);
+            read.map_err(|e| self.read_error(source, item, e))?;
+            (&to).write_all(&self.buffer[..size as usize]).map_err(write_error("write", spot.path))?;
         } else {
-            large(tree, &from, &to, spot.path, &location)?;
+            fs::copy_contents(&from, &to).map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => self.read_error(source, item, e),
+                _ => write_error("write", spot.path)(e),
+            })?;
         }
         // Also finds what was appended, and what was read half old and half new.
-        if !unchanged(&item.stat, &fs::stat(&from).map_err(read_error)?) {
-            return Err(changed(tree, &location));
-        }
+        self.still(source, item, &from)?;
         self.report.bytes += size;
         self.own(spot)?;
         // chown clears setuid and capabilities, so it comes before them.
@@ -233,6 +261,32 @@ impl Maker<'_> {
         // A file system may write, and move the time, as late as at the close.
         drop(to);
         self.set_mtime(spot, item)
+    }
+
+    /// Opens a file to read it; `None` for a text, which nobody opens.
+    fn open(&mut self, source: &Source, item: &Item) -> Result<Option<File>, CopyError> {
+        let location = source.location_of(item);
+        let Some(from) = &mut self.from else { return Ok(None) };
+        let opened = from.cursor.parent(&location).and_then(|(dir, name)| fs::open_file_at(dir, name));
+        opened.map(Some).map_err(|e| self.read_error(source, item, e))
+    }
+
+    /// Makes sure that an open file is what was selected.
+    fn still(&self, source: &Source, item: &Item, file: &File) -> Result<(), CopyError> {
+        let now = fs::stat(file).map_err(|e| self.read_error(source, item, e))?;
+        match unchanged(&item.stat, &now) {
+            true => Ok(()),
+            false => Err(self.read_error(source, item, io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn read_error(&self, source: &Source, item: &Item, error: io::Error) -> CopyError {
+        let path = shown(&source.location_of(item));
+        let tree = self.from.as_ref().map_or_else(String::new, |from| from.tree.name().to_owned());
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => CopyError::Changed { path, tree },
+            _ => CopyError::Read { path, tree, source: error },
+        }
     }
 
     /// Writes a here-document. It has no time of its own, and keeps that of being written.
@@ -288,15 +342,4 @@ impl Maker<'_> {
         fs::set_mtime_at(spot.dir, spot.name, item.stat.mtime)
             .map_err(write_error("set the time of", spot.path))
     }
-}
-
-fn large(tree: &SourceTree, from: &File, to: &File, path: &[u8], location: &[u8]) -> Result<(), CopyError> {
-    fs::copy_contents(from, to).map(drop).map_err(|source| match source.kind() {
-        io::ErrorKind::UnexpectedEof => changed(tree, location),
-        _ => write_error("write", path)(source),
-    })
-}
-
-fn changed(tree: &SourceTree, location: &[u8]) -> CopyError {
-    CopyError::Changed { path: shown(location), tree: tree.name().to_owned() }
 }

@@ -142,11 +142,10 @@ impl Opener<'_> {
                     name: path.display().to_string(),
                     notes: Vec::new(),
                 }),
-                Ok(_) => Err(CliError::usage(format!(
-                    "the build context {} is not a directory",
-                    path.display()
-                ))
-                .with_hint("name the directory, and the Containerfile with -f")),
+                Ok(_) => {
+                    Err(CliError::usage(format!("the build context {} is not a directory", path.display()))
+                        .with_hint("name the directory, and the Containerfile with -f"))
+                }
                 Err(e) => Err(CliError::io("cannot open the build context", path, &e)),
             };
         }
@@ -182,8 +181,11 @@ impl Opener<'_> {
         let named = arguments.file.as_deref();
         if let Some(bytes) = &context.containerfile {
             if named.is_some_and(|f| f != Path::new("-")) {
-                return Err(CliError::usage(format!("{} is a Containerfile, and not a context", context.name))
-                    .with_hint("leave -f out, or send an archive"));
+                return Err(CliError::usage(format!(
+                    "{} is a Containerfile, and not a context",
+                    context.name
+                ))
+                .with_hint("leave -f out, or send an archive"));
             }
             return Ok((text(&context.name, bytes.clone())?, None));
         }

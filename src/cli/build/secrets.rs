@@ -13,8 +13,9 @@ pub(super) fn parse(values: &[String]) -> Result<BTreeMap<String, SecretSource>,
     for value in values {
         let (id, source) = one(value)?;
         if secrets.insert(id.clone(), source).is_some() {
-            return Err(CliError::usage(format!("--secret id={id} is given twice"))
-                .with_hint("keep one of them"));
+            return Err(
+                CliError::usage(format!("--secret id={id} is given twice")).with_hint("keep one of them")
+            );
         }
     }
     Ok(secrets)
@@ -57,7 +58,9 @@ fn one(value: &str) -> Result<(String, SecretSource), CliError> {
     };
     // Now, so that a mistake costs no work.
     match &source {
-        SecretSource::File(path) if !path.is_file() => Err(wrong(format!("there is no file {}", path.display()))),
+        SecretSource::File(path) if !path.is_file() => {
+            Err(wrong(format!("there is no file {}", path.display())))
+        }
         SecretSource::Env(name) if std::env::var_os(name).is_none() => {
             Err(wrong(format!("the environment has no variable {name}")))
         }
@@ -77,8 +80,13 @@ mod tests {
         let parsed = parse(&[format!("id=a,src={}", path.display()), "id=b,env=PATH".to_owned()]).unwrap();
         assert_eq!(parsed["a"], SecretSource::File(path));
         assert_eq!(parsed["b"], SecretSource::Env("PATH".to_owned()));
-        assert_eq!(parse(&["id=c,type=env,src=PATH".to_owned()]).unwrap()["c"], SecretSource::Env("PATH".into()));
-        for bad in ["src=/etc/passwd", "id=a,src=/no/such", "id=a,env=NO_SUCH_1", "id=a,mode=1", "id=a,type=x"] {
+        assert_eq!(
+            parse(&["id=c,type=env,src=PATH".to_owned()]).unwrap()["c"],
+            SecretSource::Env("PATH".into())
+        );
+        for bad in
+            ["src=/etc/passwd", "id=a,src=/no/such", "id=a,env=NO_SUCH_1", "id=a,mode=1", "id=a,type=x"]
+        {
             assert_eq!(parse(&[bad.to_owned()]).unwrap_err().kind.exit_code(), 2, "{bad}");
         }
     }

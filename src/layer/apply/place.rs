@@ -450,7 +450,7 @@ impl Applier<'_> {
 }
 
 /// Writes a file's content, leaving holes where it has none and where it is zeros for long.
-fn fill<R: Read>(
+pub(crate) fn fill<R: Read>(
     file: &File,
     content: &mut TarReader<R>,
     extents: Option<&[Extent]>,
