@@ -197,8 +197,8 @@ fn add_and_copy_have_keys_of_their_own() {
         .succeeds();
     lab.containerfile("FROM busybox\nCOPY a.tar /x/\n");
     lab.build(&[]).succeeds();
-    lab.containerfile("FROM busybox\nADD a.tar /x/\n");
-    lab.build(&[]).fails(1).says("is an archive");
+    lab.containerfile("FROM busybox\nADD a.tar /x/\nRUN test -f /x/hostname -a ! -e /x/a.tar\n");
+    lab.build(&[]).succeeds();
 }
 
 #[test]
@@ -283,5 +283,29 @@ fn a_full_disk_is_said_so_and_leaves_nothing_half_written() {
     for blob in blobs {
         let sum = run(Command::new("sha256sum").arg(blob.path()));
         assert_eq!(sum.stdout.split(' ').next(), blob.file_name().to_str(), "{blob:?}");
+    }
+}
+
+#[test]
+fn added_archives_keep_their_owners_whatever_ids_there_are() {
+    for single in [false, true] {
+        let lab = Lab::with_busybox();
+        let lab = if single { lab.single_id() } else { lab };
+        lab.file("src/tool", "tool").file("src/d/f", "f");
+        let archive = lab.dir.join("ctx/a.tar.xz");
+        run(Command::new("tar")
+            .arg("-cJf")
+            .arg(&archive)
+            .args(["--owner=1000", "--group=50", "--mode=u=rwxs,go=rx", "-C"])
+            .arg(lab.dir.join("ctx/src"))
+            .arg("."))
+        .succeeds();
+        let said = lab.build_out("FROM busybox\nADD a.tar.xz /opt/app\n");
+        said.succeeds();
+        let listed = lab.top_layer("out");
+        let tool = listed.iter().find(|line| line.ends_with("opt/app/tool"));
+        let tool = tool.unwrap_or_else(|| panic!("{listed:?}"));
+        assert!(tool.starts_with("-rwsr-") && tool.contains(" 1000/50 "), "single {single}: {tool}");
+        assert!(listed.iter().any(|line| line.ends_with("opt/app/d/f")), "{listed:?}");
     }
 }
