@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`source`] | what a context may be, and how all that is not a directory becomes one |
+//! | [`containerfile`] | where the Containerfile of a build comes from |
 //! | [`git_url`], [`git`] | addresses of Git repositories; commits and checkouts of them |
 //! | [`http`] | files of web servers, and what is remembered of them in `cache/http/` |
 //! | [`unpack`] | an archive → a directory, as the plain user |
@@ -16,6 +17,7 @@
 //! The trees are untrusted: they may hold any links and may change under way. So below a tree's root
 //! everything is opened by a descriptor and one name, and no link is followed by the kernel.
 
+pub mod containerfile;
 pub mod directory;
 pub mod git;
 pub mod git_url;
