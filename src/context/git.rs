@@ -16,18 +16,22 @@
 //! A repository may hold any links. The directory that an address names is found without leaving the
 //! repository, and what is below it is untrusted like every context.
 
+mod error;
+mod settle;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use cooper_runtime::sys::fs::{self as sysfs, FileKind, Time};
+use cooper_runtime::sys::fs::Time;
 
 use super::git_url::{GitRef, Transport, redacted};
 use crate::store::WorkDir;
+pub use error::GitError;
+use settle::settle;
 
 /// Variables of cooper's environment that `git` sees: where programs are, and how the network is reached.
 pub const KEPT: &[&str] = &[
@@ -112,122 +116,6 @@ impl Checkout {
         Checkout {
             keep_git_dir: from.keep_git_dir.unwrap_or(keep_git_dir) && from.subdir.is_none(),
             submodules: from.submodules.unwrap_or(true),
-        }
-    }
-}
-
-/// A repository that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum GitError {
-    /// No `git` on this machine.
-    #[error("cannot fetch {repository}: there is no program `git` in PATH")]
-    Missing {
-        /// Its address.
-        repository: String,
-    },
-    /// Fetching by SSH what a Containerfile names.
-    #[error("{repository} is reached by SSH, which would need keys of yours")]
-    Ssh {
-        /// Its address.
-        repository: String,
-    },
-    /// `git` says no.
-    #[error("git cannot {what} {repository}: {reason}")]
-    Failed {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// Its address.
-        repository: String,
-        /// The last lines that it printed.
-        reason: String,
-    },
-    /// No such branch, tag or commit.
-    #[error("{repository} has no branch, tag or commit `{reference}`")]
-    NoReference {
-        /// Its address.
-        repository: String,
-        /// What was asked for.
-        reference: String,
-    },
-    /// A repository without a single commit.
-    #[error("{repository} has no commits on its default branch")]
-    Empty {
-        /// Its address.
-        repository: String,
-    },
-    /// Another commit than was announced.
-    #[error("{repository} has the commit {found} where {expected} was expected")]
-    Checksum {
-        /// Its address.
-        repository: String,
-        /// What the commit had to begin with.
-        expected: String,
-        /// The commit.
-        found: String,
-    },
-    /// The directory in the repository is missing or no directory, or leads out.
-    #[error("{repository} has no usable directory `{subdir}`: {reason}")]
-    Subdirectory {
-        /// Its address.
-        repository: String,
-        /// The directory.
-        subdir: String,
-        /// Why.
-        reason: &'static str,
-    },
-    /// A file operation failed.
-    #[error("{what} {}: {source}", path.display())]
-    Io {
-        /// What was tried, as a verb.
-        what: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl GitError {
-    fn io<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> GitError + 'a {
-        move |source| GitError::Io { what, path: path.to_owned(), source }
-    }
-
-    /// Whether it is this machine that lacks something.
-    pub fn is_environment(&self) -> bool {
-        matches!(self, GitError::Missing { .. })
-    }
-
-    /// What would help.
-    pub fn hint(&self) -> Option<&'static str> {
-        let says = |reason: &str, texts: &[&str]| texts.iter().any(|text| reason.contains(text));
-        match self {
-            GitError::Missing { .. } => {
-                Some("install git, for example with `apt install git` or `dnf install git`")
-            }
-            GitError::Ssh { .. } => Some(
-                "hand it in with --build-context NAME=ADDRESS and use COPY --from=NAME, or use its https address",
-            ),
-            GitError::Failed { reason, .. } if says(reason, &["dubious ownership"]) => {
-                Some("`git config --global --add safe.directory DIR` says that the repository may be trusted")
-            }
-            GitError::Failed { reason, .. } if says(reason, &["Host key verification"]) => {
-                Some("connect once with ssh, to see whether the host is the right one")
-            }
-            GitError::Failed { reason, .. }
-                if says(
-                    reason,
-                    &["could not read Username", "Authentication failed", "Permission denied (publickey"],
-                ) =>
-            {
-                Some(
-                    "either there is no such repository, or it is private: on the command line, an SSH agent and \
-                     ~/.netrc are used, and credential helpers are not",
-                )
-            }
-            GitError::Failed { reason, .. } if says(reason, &["transport 'file' not allowed"]) => {
-                Some("a submodule of this machine is not fetched; `?submodules=false` leaves submodules out")
-            }
-            _ => None,
         }
     }
 }
@@ -593,42 +481,6 @@ fn quoted(text: &str) -> String {
 
 fn is_full_id(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Gives all files below `dir`, and `dir` itself, modes and times that depend on the commit only, and
-/// removes `.git` unless it stays; submodules have one too.
-fn settle(dir: &Path, keep_git_dir: bool, time: Time) -> io::Result<()> {
-    let root = sysfs::open_dir(dir)?;
-    settle_below(&root, keep_git_dir, false, time)?;
-    sysfs::chmod_at(&root, OsStr::new("."), 0o755)?;
-    sysfs::set_mtime_at(&root, OsStr::new("."), time)
-}
-
-fn settle_below(dir: impl AsFd, keep_git_dir: bool, in_git_dir: bool, time: Time) -> io::Result<()> {
-    let dir = dir.as_fd();
-    for entry in sysfs::list(dir)? {
-        let name = entry.name.as_os_str();
-        let git_dir = name == ".git";
-        if git_dir && !keep_git_dir {
-            sysfs::remove_tree_at(dir, name)?;
-            continue;
-        }
-        let stat = sysfs::stat_at(dir, name)?;
-        match stat.kind {
-            FileKind::Directory => {
-                settle_below(sysfs::open_dir_at(dir, name)?, keep_git_dir, in_git_dir || git_dir, time)?;
-                sysfs::chmod_at(dir, name, 0o755)?;
-            }
-            // Objects are read-only in there.
-            FileKind::File if !in_git_dir => {
-                sysfs::chmod_at(dir, name, if stat.mode & 0o100 != 0 { 0o755 } else { 0o644 })?;
-            }
-            FileKind::File => sysfs::chmod_at(dir, name, (stat.mode & 0o755) | 0o444)?,
-            _ => {}
-        }
-        sysfs::set_mtime_at(dir, name, time)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
