@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cooper::dockerfile::parse;
 use cooper::image::{ImageConfig, Platform};
-use cooper::plan::{self, ImageError, ImageSource, Images, Options, PlanError};
+use cooper::plan::{self, ImageError, ImageSource, Images, NamedContext, Options, PlanError};
 
 use crate::targets::check_error;
 
@@ -14,7 +14,7 @@ struct MadeUp;
 impl Images for MadeUp {
     type Image = ();
 
-    fn image(&mut self, source: &ImageSource) -> Result<((), ImageConfig), ImageError> {
+    fn image(&mut self, source: &ImageSource, _: &Platform) -> Result<((), ImageConfig), ImageError> {
         let name = format!("{source:?}");
         if name.contains("x@") {
             return Err("there is no such image".into());
@@ -39,14 +39,23 @@ pub(crate) fn check(text: &str) {
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect::<BTreeMap<_, _>>(),
         target: None,
-        platform: Platform { os: "linux".into(), architecture: "amd64".into(), variant: None },
+        platforms: vec![amd64(), Platform { architecture: "arm64".into(), ..amd64() }],
+        build_platform: amd64(),
+        contexts: [("named".to_owned(), NamedContext::Files)].into(),
     };
     match plan::plan(&file, &options, &mut MadeUp) {
-        Ok(plan) => assert_eq!(plan.target + 1, plan.stages.len(), "the target is not the last stage"),
+        Ok(plan) => assert!(
+            plan.targets.iter().all(|target| target.stage < plan.stages.len()),
+            "a target is no stage"
+        ),
         Err(PlanError::Source(error)) => check_error(text, &error),
         Err(PlanError::Image { span, .. }) => {
             assert!(text.get(span.range()).is_some(), "the place {span:?} is none")
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+fn amd64() -> Platform {
+    Platform { os: "linux".into(), architecture: "amd64".into(), variant: None }
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::git_url::redacted;
 use super::http::is_http;
-use super::source::{CONTAINERFILE_LIMIT, ContextSpec, Opened, Opener, SourceError, read_inside};
+use super::source::{CONTAINERFILE_LIMIT, ContextSpec, Opened, SourceError, read_inside};
 
 /// What a context's Containerfile may be called when nobody says it, the first that is there.
 pub const NAMES: [&str; 2] = ["Containerfile", "Dockerfile"];
@@ -38,13 +38,13 @@ pub fn check(context: &ContextSpec, file: Option<&Path>) -> Result<(), SourceErr
     }
 }
 
-/// Reads the Containerfile. `file` is what `-f` says: `-` for standard input, an http or https address, or
+/// Reads the Containerfile; `fetch` brings one that is an address. `file` is what `-f` says: `-` for standard input, an http or https address, or
 /// a path; with a context that was fetched a path in it, else one of this machine.
 ///
 /// # Errors
 /// When there is none, it cannot be read, or it is larger than [`CONTAINERFILE_LIMIT`].
 pub fn read(
-    opener: &Opener<'_>,
+    fetch: &mut dyn FnMut(&str) -> Result<Vec<u8>, SourceError>,
     context: &Opened,
     file: Option<&Path>,
     stdin: &mut dyn Read,
@@ -76,7 +76,7 @@ pub fn read(
         return Ok(Found { name, bytes, path: None });
     }
     if let Some(url) = file.to_str().filter(|text| is_http(text)) {
-        return Ok(Found { name: redacted(url), bytes: opener.containerfile(url)?, path: None });
+        return Ok(Found { name: redacted(url), bytes: fetch(url)?, path: None });
     }
     let path = if context.remote { context.path.join(file) } else { file.to_owned() };
     match read_path(context, file, &path)? {
@@ -120,6 +120,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use super::super::source::Opener;
     use super::*;
     use crate::context::http::Downloader;
     use crate::registry::testing::{Server, reply};
@@ -131,7 +132,7 @@ mod tests {
         let work = store.work_dir().unwrap();
         let downloader = Downloader::new();
         let opener = Opener { store: &store, work: &work, downloader: &downloader, progress: &|_, _| {} };
-        read(&opener, context, file.map(Path::new), &mut &*stdin)
+        read(&mut |url| opener.containerfile(url), context, file.map(Path::new), &mut &*stdin)
     }
 
     fn opened(path: &Path, remote: bool) -> Opened {

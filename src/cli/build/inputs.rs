@@ -1,23 +1,20 @@
 //! What a build reads: its contexts and its Containerfile, wherever they come from.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::super::failure::Source;
 use super::super::{CliError, Kind};
 use super::Arguments;
 use crate::build::ContextDir;
-use crate::context::http::{Downloader, is_http};
+use crate::context::containerfile;
+use crate::context::http::Downloader;
 use crate::context::source::{self, ContextSpec, Opened, SourceError};
 use crate::dockerfile::ast::Span;
 use crate::plan::origin::image_source;
 use crate::plan::{ContextName, ImageSource, NamedContext, PlanError};
 use crate::progress::{Event, Progress};
 use crate::store::{Store, WorkDir};
-
-/// No honest Containerfile is larger.
-const CONTAINERFILE_LIMIT: u64 = 8 << 20;
 
 /// All that a build reads.
 pub(super) struct Inputs {
@@ -50,14 +47,10 @@ pub(super) fn read<'a>(
     let text = arguments.context.to_string_lossy();
     let spec = source::parse_context(&text, is_dir).map_err(|e| wrong(&e))?;
     let mut opener = Opener { store, work: None, downloader: None, progress, stdin_used: false };
-    let from_stdin = arguments.file.as_deref() == Some(Path::new("-"));
-    if from_stdin && matches!(spec, ContextSpec::Stdin) {
-        let message = "the Containerfile and the build context cannot both come from standard input";
-        return Err(CliError::usage(message)
-            .with_hint("put the Containerfile into the archive, and name it there with -f"));
-    }
+    let file = arguments.file.as_deref();
+    containerfile::check(&spec, file).map_err(|e| wrong(&e))?;
     let opened = opener.open(&spec)?;
-    let (source, containerfile) = opener.containerfile(arguments, &opened)?;
+    let (source, containerfile) = opener.containerfile(file, &opened)?;
     let has_ignore_file = opened.containerfile.is_none().then(|| {
         let own = containerfile.as_ref().map(|path| {
             let mut own = path.clone().into_os_string();
@@ -124,7 +117,10 @@ pub(super) fn wrong(e: &SourceError) -> CliError {
         (_, true) => Kind::Environment,
         _ => Kind::Failed,
     };
-    let error = CliError::new(kind, e.to_string());
+    let error = match e {
+        SourceError::Io { what, path, source } => CliError::io(what, path, source),
+        e => CliError::new(kind, e.to_string()),
+    };
     match e.hint() {
         Some(hint) => error.with_hint(hint),
         None => error,
@@ -172,79 +168,36 @@ impl Opener<'_> {
         self.work.as_ref().ok_or_else(|| CliError::failed("there is no work directory"))
     }
 
-    /// The Containerfile, and where it lies, if that is beside an ignore file of its own.
-    fn containerfile(
-        &mut self,
-        arguments: &Arguments,
-        context: &Opened,
-    ) -> Result<(Source, Option<PathBuf>), CliError> {
-        let named = arguments.file.as_deref();
-        if let Some(bytes) = &context.containerfile {
-            if named.is_some_and(|f| f != Path::new("-")) {
-                return Err(CliError::usage(format!(
-                    "{} is a Containerfile, and not a context",
-                    context.name
-                ))
-                .with_hint("leave -f out, or send an archive"));
-            }
-            return Ok((text(&context.name, bytes.clone())?, None));
-        }
-        if let Some(file) = named.and_then(Path::to_str).filter(|f| is_http(f)) {
-            let bytes = self.download(file)?;
-            return Ok((text(file, bytes)?, None));
-        }
-        if named == Some(Path::new("-")) {
-            let mut bytes = Vec::new();
-            let read = std::io::stdin().take(CONTAINERFILE_LIMIT + 1).read_to_end(&mut bytes);
-            read.and_then(|_| too_large(&bytes))
-                .map_err(|e| CliError::io("cannot read", Path::new("standard input"), &e))?;
-            return Ok((text("standard input", bytes)?, None));
-        }
-        let candidates: Vec<PathBuf> = match named {
-            Some(path) => vec![path.to_owned()],
-            None => ["Containerfile", "Dockerfile"].iter().map(PathBuf::from).collect(),
-        };
-        for candidate in &candidates {
-            // In a context from elsewhere it is inside; else the user's own path, and beside the context's
-            // files only by default.
-            if context.remote {
-                let found = source::read_inside(&context.path, candidate);
-                if let Some(bytes) = found.map_err(|e| wrong(&e))? {
-                    let name = candidate.display().to_string();
-                    return Ok((text(&name, bytes)?, Some(context.path.join(candidate))));
-                }
-                continue;
-            }
-            let path = if named.is_some() { candidate.clone() } else { context.path.join(candidate) };
-            match read_capped(&path) {
-                Ok(bytes) => return Ok((text(&path.display().to_string(), bytes)?, Some(path))),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    let inside = context.path.join(candidate);
-                    if named.is_some() && inside.is_file() {
-                        return Err(CliError::io("cannot read", &path, &e)
-                            .with_hint(format!("the file is in the context: -f {}", inside.display())));
-                    }
-                    if named.is_some() {
-                        return Err(CliError::io("cannot read", &path, &e));
-                    }
-                }
-                Err(e) => return Err(CliError::io("cannot read", &path, &e)),
-            }
-        }
-        let message = match named {
-            Some(path) => format!("{} has no file {}", context.name, path.display()),
-            None => format!("{} has neither Containerfile nor Dockerfile", context.name),
-        };
-        Err(CliError::new(Kind::Usage, message).with_hint("name the file with -f FILE"))
-    }
-
-    fn download(&mut self, url: &str) -> Result<Vec<u8>, CliError> {
+    fn fetch(&mut self, url: &str) -> Result<Result<Vec<u8>, SourceError>, CliError> {
         let store = (self.store)()?;
         self.work()?;
         let downloader = self.downloader.get_or_insert_with(Downloader::new);
         let Some(work) = &self.work else { return Err(CliError::failed("there is no work directory")) };
         let opener = source::Opener { store, work, downloader, progress: &|_, _| {} };
-        opener.containerfile(url).map_err(|e| wrong(&e))
+        Ok(opener.containerfile(url))
+    }
+
+    /// The Containerfile, and where it lies, if that is beside an ignore file of its own.
+    fn containerfile(
+        &mut self,
+        file: Option<&Path>,
+        context: &Opened,
+    ) -> Result<(Source, Option<PathBuf>), CliError> {
+        // Only one that is an address needs a store.
+        let mut unfetched = None;
+        let mut fetch = |url: &str| match self.fetch(url) {
+            Ok(bytes) => bytes,
+            Err(e) => {
+                unfetched = Some(e);
+                Ok(Vec::new())
+            }
+        };
+        let found = containerfile::read(&mut fetch, context, file, &mut std::io::stdin());
+        if let Some(e) = unfetched {
+            return Err(e);
+        }
+        let found = found.map_err(|e| wrong(&e))?;
+        Ok((text(&found.name, found.bytes)?, found.path))
     }
 }
 
@@ -255,18 +208,4 @@ fn text(name: &str, bytes: Vec<u8>) -> Result<Source, CliError> {
         CliError::usage(format!("{name} is not UTF-8 text: line {line}"))
     })?;
     Ok(Source { name: name.to_owned(), text })
-}
-
-fn read_capped(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(CONTAINERFILE_LIMIT + 1).read_to_end(&mut bytes)?;
-    too_large(&bytes)?;
-    Ok(bytes)
-}
-
-fn too_large(bytes: &[u8]) -> std::io::Result<()> {
-    if bytes.len() as u64 > CONTAINERFILE_LIMIT {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 8 MiB"));
-    }
-    Ok(())
 }
