@@ -31,8 +31,8 @@ pub(crate) fn all() -> Vec<(&'static str, Target, String)> {
         ("blank continuations", Target::File, file(&format!("RUN a \\\n{}x", "\n".repeat(N * 5)))),
         ("comments", Target::File, format!("{}FROM a", "# c\n".repeat(N * 5))),
         ("flags", Target::File, file(&format!("RUN {}x", "--mount=a ".repeat(N)))),
-        ("pairs", Target::Plan, file(&format!("ENV {}", many(&|i| format!("A{i}=b "), N / 10)))),
-        ("instructions", Target::Plan, file(&many(&|i| format!("ENV A{} $A{i}\n", i + 1), N / 10))),
+        ("pairs", Target::Plan, file(&format!("ENV {}", many(&|i| format!("A{i}=b "), N / 20)))),
+        ("instructions", Target::Plan, file(&many(&|i| format!("ENV A{} $A{i}\n", i + 1), N / 20))),
         ("a variable that doubles", Target::Plan, file(&format!("ENV A=aa\n{}", "ENV A=$A$A\n".repeat(60)))),
         (
             "an argument that doubles",
@@ -45,8 +45,8 @@ pub(crate) fn all() -> Vec<(&'static str, Target, String)> {
             file(&format!("ENV A=aaaa\n{}", "ENV A=$A$A$A\nLABEL $A=$A\n".repeat(40))),
         ),
         ("ports", Target::Plan, file(&"EXPOSE 1-65535\n".repeat(20))),
-        ("stages in a chain", Target::Plan, chain(N / 2)),
-        ("stages that copy", Target::Plan, from_each(N / 2)),
+        ("stages in a chain", Target::Plan, chain(N / 4)),
+        ("stages that copy", Target::Plan, from_each(N / 4)),
         (
             "heredocs",
             Target::File,

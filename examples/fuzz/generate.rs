@@ -167,9 +167,9 @@ impl Generator {
         for _ in 0..self.random.below(3) {
             self.instruction("ARG");
         }
-        for _ in 0..1 + self.random.below(3) {
+        for _ in 0..1 + self.random.below(2) {
             self.instruction("FROM");
-            for _ in 0..self.random.below(6) {
+            for _ in 0..self.random.below(5) {
                 let keyword = self.keyword();
                 self.instruction(keyword);
             }

@@ -157,16 +157,22 @@ impl Printer {
             let text = if plain(&words) { joined(&words) } else { json(&nodes(&words)) };
             return self.line(keyword, &flags, &text);
         }
-        let words: Vec<String> = copy
-            .sources
-            .iter()
-            .map(|source| match source {
-                Source::Path(word) => word.node.clone(),
-                Source::Heredoc(heredoc) => opening_text(heredoc),
-            })
-            .chain([copy.dest.node.clone()])
-            .collect();
-        self.line(keyword, &flags, &words.join(" "));
+        let mut text = String::new();
+        for source in &copy.sources {
+            match source {
+                Source::Path(word) => text.push_str(&word.node),
+                Source::Heredoc(heredoc) => {
+                    if text.ends_with("\\ ") {
+                        // The search for heredocs takes the first blank for an escaped one.
+                        text.push(' ');
+                    }
+                    text.push_str(&opening_text(heredoc));
+                }
+            }
+            text.push(' ');
+        }
+        text.push_str(&copy.dest.node);
+        self.line(keyword, &flags, &text);
         for (at, heredoc) in heredocs.iter().enumerate() {
             // Of several with one name the last body is that of all.
             let repeated = heredocs[at + 1..].iter().any(|later| later.name.node == heredoc.name.node);

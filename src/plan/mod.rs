@@ -228,6 +228,9 @@ pub fn plan<M: Images>(
     let mut plan = Plan { stages: Vec::new(), targets: Vec::new(), warnings: Vec::new() };
     for platform in &options.platforms {
         let mut planner = stage::Planner::new(file, options, platform, images, plan.stages)?;
+        for number in planner.needed(target) {
+            planner.stage(number)?;
+        }
         let stage = planner.stage(target)?;
         let (stages, warnings) = planner.finish();
         plan.stages = stages;

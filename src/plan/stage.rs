@@ -1,5 +1,7 @@
 //! Walks one stage's instructions.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::copy::{self, CopyStep};

@@ -72,6 +72,7 @@ fn heredocs() {
         ("COPY <<\"E'F\" /x\ny\nE'F", "COPY <<\"E'F\" /x\ny\nE'F\n"),
         ("COPY <<$E /x\n$E", "COPY <<\\$E /x\n$E\n"),
         ("COPY <<-E <<E /d/\n\ta\n\tE\n\tE\nE", "COPY <<-E <<E /d/\nE\n\tE\nE\n"),
+        ("COPY x\\  <<E /d/\nE", "COPY x\\  <<E /d/\nE\n"),
         ("RUN <<E\r\na\r\nE\r\n", "RUN <<E\na\r\nE\n"),
     ] {
         assert_eq!(line(text), expected, "{text}");
