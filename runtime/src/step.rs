@@ -62,7 +62,8 @@ pub enum MountSource {
         /// Its limit in bytes; `None` leaves it to the kernel, which takes half of the memory.
         size: Option<u64>,
     },
-    /// A file that lies in no file system but in the mount: a secret. Nothing in it can be executed.
+    /// A file that lies in no file system but in the mount: a secret, or a script. It can be executed only if
+    /// its mode says so.
     File {
         /// What it holds.
         content: Vec<u8>,

@@ -404,6 +404,8 @@ impl Executor<'_, '_> {
         match &step.action {
             Action::Run(run) if run.argv.is_empty() => {}
             Action::Run(run) => {
+                let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
+                super::run::prepare_cwd(root.as_fd(), run, &mut ownership).map_err(StepError::Run)?;
                 let result = super::run::run(workshop, &rootfs, run, &mounts, task, self.progress);
                 result.map_err(StepError::Run)?;
             }

@@ -4,14 +4,13 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
-use cooper_runtime::in_root::{self, Walk};
 use cooper_runtime::mountpoint::MountPoints;
 use cooper_runtime::step::{Outcome, Part, SetupFailure, Step};
-use cooper_runtime::sys::fs::FileKind;
 
 use super::images::FoundImage;
 use super::run_mounts::Prepared;
 use super::users::{self, UserError};
+use super::workdir::Ownership;
 use super::workshop::Workshop;
 use crate::image::Platform;
 use crate::plan::RunStep;
@@ -141,7 +140,6 @@ pub(super) fn run(
         };
         return Err(RunError::Id { uid: who.uid, gid: who.gid, reason });
     }
-    check_cwd(root, &step.cwd)?;
     let mut env = step.env.clone();
     env.retain(|line| !has_name(&mounts.env, line));
     env.extend(mounts.env.iter().cloned());
@@ -213,21 +211,24 @@ fn has_name(env: &[String], line: &str) -> bool {
     env.iter().any(|e| e.split('=').next() == Some(name))
 }
 
-/// `WORKDIR` has made its directory; one that comes from the base image may still be missing.
-fn check_cwd(root: std::os::fd::BorrowedFd<'_>, cwd: &str) -> Result<(), RunError> {
+/// `WORKDIR` has made its directory; one that a base image names may be missing, or a step may have removed
+/// it. It is made then, for the user of the step, and stays.
+pub(super) fn prepare_cwd(
+    root: std::os::fd::BorrowedFd<'_>,
+    step: &RunStep<FoundImage>,
+    ownership: &mut Ownership<'_>,
+) -> Result<(), RunError> {
+    let cwd = step.cwd.as_str();
     let wrong = |problem: String| RunError::WorkingDirectory { cwd: cwd.to_owned(), problem };
     // Below /proc nothing is there before the step runs; the kernel answers then, inside the sandbox.
-    match in_root::find(root, cwd.as_bytes(), Walk { follow_last: true, make_dir: None }) {
-        Ok(place) => match place.stat {
-            Some(s) if s.kind == FileKind::Directory => Ok(()),
-            Some(_) => Err(wrong("is not a directory in the image".to_owned())),
-            None => Err(wrong("does not exist in the image; make it with WORKDIR".to_owned())),
-        },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Err(wrong("does not exist in the image; make it with WORKDIR".to_owned()))
-        }
-        Err(e) => Err(wrong(format!("cannot be entered: {e}"))),
+    if cwd == "/proc" || cwd.starts_with("/proc/") {
+        return Ok(());
     }
+    let who = users::identity(root, &step.user)?;
+    super::workdir::make(root, cwd, (who.uid, who.gid), ownership).map_err(|e| match e.kind() {
+        io::ErrorKind::NotADirectory => wrong("is not a directory in the image".to_owned()),
+        _ => wrong(format!("cannot be made: {e}")),
+    })
 }
 
 fn not_started(failure: SetupFailure, spec: &Step, platform: &Platform) -> RunError {

@@ -163,13 +163,8 @@ impl<'a> Sources<'a> {
     /// can read it.
     fn download(&mut self, url: &str, add: Option<&Add>) -> Result<Selection, StepError> {
         const MODE: u32 = 0o600;
-        let Some(name) = http::name_of_url(url) else {
-            return Err(StepError::Remote {
-                message: format!("{url} does not say what the file is called"),
-                hint: Some("name the file in the destination, or add a name to the URL".to_owned()),
-                environment: false,
-            });
-        };
+        // Without a name the destination is one: planning has seen to that.
+        let name = http::name_of_url(url).unwrap_or_default();
         let checksum = match add.and_then(|a| a.checksum.as_ref()) {
             Some((text, _)) => Some(text.parse::<Digest>().map_err(|e| StepError::Remote {
                 message: format!("--checksum={text}: {e}"),

@@ -115,6 +115,22 @@ impl Code {
         Code::ALL.iter().copied().find(|code| code.name() == name)
     }
 
+    /// Whether BuildKit has it too, and so tells of it in every build.
+    pub fn is_shared(self) -> bool {
+        !matches!(
+            self,
+            Code::BaseImageUntagged
+                | Code::BaseImageLatest
+                | Code::NoUser
+                | Code::AddInsteadOfCopy
+                | Code::MissingDockerignore
+                | Code::AptGetUpdateAlone
+                | Code::PackageListsKept
+                | Code::SudoUsed
+                | Code::UnknownCheck
+        )
+    }
+
     /// Whether it runs only where `# check=experimental=` asks for it.
     pub fn is_experimental(self) -> bool {
         self == Code::InvalidDefinitionDescription

@@ -11,15 +11,16 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 
-use super::failure::general;
-use super::{CliError, Global, Stop, lint, print, push};
+use super::failure::{Source, general};
+use super::{CliError, Global, Stop, findings, lint, print, push};
 use crate::build::images::{Finder, PullPolicy};
 use crate::build::{self, BuiltImage};
+use crate::check::{self, Level, Report};
 use crate::dockerfile::{self, IgnoreFile};
 use crate::image::{ImageName, Platform, Reference};
 use crate::layer::compress::Compression;
 use crate::plan;
-use crate::progress::{self, Event, Progress};
+use crate::progress::{self, Event, Progress, color_on_stderr};
 use crate::store::Store;
 use crate::transport::oci::{self, OciName};
 
@@ -128,7 +129,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let progress = progress::start(global.progress);
     let done = (|| {
         let borrowed = || store().map(|store| &**store);
-        let request = check(&arguments, &borrowed, &*progress)?;
+        let request = checked(&arguments, &borrowed, &*progress)?;
         if arguments.check {
             return Ok(Done::Check(report(&request, &arguments)?, request));
         }
@@ -145,7 +146,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         Done::Print(text) => Ok(super::print_text(&text)?),
         Done::Check(report, request) => {
             lint::print(&request.inputs.source, &report, lint::Format::Text)?;
-            lint::outcome(&report, crate::check::Level::Warning)
+            lint::outcome(&report, Level::Warning)
         }
     }
 }
@@ -153,20 +154,20 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
 /// What the command has come to.
 enum Done {
     Built(BuiltImage),
-    Check(crate::check::Report, Request),
+    Check(Report, Request),
     Print(String),
 }
 
 /// Runs the build checks.
-fn report(request: &Request, arguments: &Arguments) -> Result<crate::check::Report, CliError> {
+fn report(request: &Request, arguments: &Arguments) -> Result<Report, CliError> {
     let ignore = ignore_file(request)?;
-    let options = crate::check::Options {
+    let options = check::Options {
         build_args: request.plan.build_args.clone(),
         target: arguments.target.clone(),
         ignore: ignore.as_ref(),
         has_ignore_file: request.inputs.has_ignore_file,
         named_contexts: request.inputs.named.keys().cloned().collect(),
-        ..crate::check::Options::default()
+        ..check::Options::default()
     };
     lint::check(&request.inputs.source, &request.file, &options)
 }
@@ -206,13 +207,11 @@ fn carry_out(
     let source = &request.inputs.source;
     let report = report(request, arguments)?;
     if report.fails {
-        lint::print(source, &report, lint::Format::Text)?;
-        return lint::outcome(&report, crate::check::Level::Warning).and_then(|()| {
-            Err(CliError::failed(
-                "the build checks have found something, and `# check=error=true` asks for none",
-            )
-            .into())
-        });
+        let message = "the build checks have found something, and the build is not to start then";
+        let error = CliError::failed(message).with_detail(findings::text(source, &report, color_on_stderr()));
+        return Err(error
+            .with_hint("`# check=error=true` asks for that; `skip=CODE` leaves a check out")
+            .into());
     }
     let mut finder = Finder::new(store, arguments.pull, progress);
     let plan = plan::plan(&request.file, &request.plan, &mut finder).map_err(|e| source.plan_error(&e))?;
@@ -240,15 +239,24 @@ fn carry_out(
         }
     }
     write_documents(request, arguments, &built)?;
-    let warnings = report.findings.iter().filter(|f| f.level >= crate::check::Level::Warning).count();
-    if warnings > 0 {
-        let text = format!(
-            "the build checks have found {warnings} thing{}; `cooper build --check` shows them",
-            if warnings == 1 { "" } else { "s" }
-        );
+    tell_findings(source, &report, progress);
+    Ok(built)
+}
+
+/// What the build checks have found: a line for each of those that Docker tells of, and how many more.
+fn tell_findings(source: &Source, report: &Report, progress: &dyn Progress) {
+    let warnings = report.findings.iter().filter(|f| f.level >= Level::Warning);
+    let (shared, own): (Vec<_>, Vec<_>) = warnings.partition(|f| f.code.is_shared());
+    for finding in &shared {
+        let line = dockerfile::line_col(&source.text, finding.span.start).0;
+        let text = format!("{}: {} ({}:{line})", finding.code.name(), finding.message, source.name);
+        progress.event(Event::Warning { text });
+    }
+    if !own.is_empty() {
+        let more = if shared.is_empty() { "" } else { " more" };
+        let text = format!("`cooper build --check` has {}{more} to say about {}", own.len(), source.name);
         progress.event(Event::Note { text });
     }
-    Ok(built)
 }
 
 /// `--iidfile` and `--metadata-file`
@@ -313,7 +321,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn check<'a>(
+fn checked<'a>(
     arguments: &Arguments,
     store: &'a dyn Fn() -> Result<&'a Store, CliError>,
     progress: &'a dyn Progress,

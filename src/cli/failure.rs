@@ -32,6 +32,25 @@ impl Source {
         snippet(&self.name, &self.text, span, label, color_on_stderr())
     }
 
+    /// Where a step failed: the word that is to blame, if there is one, else its first line.
+    fn place(&self, span: Span, e: &StepError) -> String {
+        let StepError::Select(e) = e else { return self.first_line(span) };
+        let Some(word) = e.source_word() else { return self.first_line(span) };
+        let written = self.text.get(span.range()).unwrap_or_default();
+        // As a word of its own, and not the first one, which is the keyword.
+        let found = written.match_indices(word).find(|(at, _)| {
+            let before = written[..*at].chars().next_back();
+            let after = written[at + word.len()..].chars().next();
+            *at > 0
+                && before.is_some_and(|c| c.is_whitespace() || matches!(c, '"' | '\''))
+                && after.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | ','))
+        });
+        match found {
+            Some((at, _)) => self.snippet(Span::new(span.start + at, span.start + at + word.len()), None),
+            None => self.first_line(span),
+        }
+    }
+
     /// The same for one line only: a failed RUN may go over many.
     fn first_line(&self, span: Span) -> String {
         let text = self.text.get(span.range()).unwrap_or_default();
@@ -88,7 +107,8 @@ impl Source {
             StepError::Remote { environment: true, .. } => Kind::Environment,
             _ => Kind::Failed,
         };
-        let error = CliError::new(kind, format!("{keyword} failed: {e}")).with_detail(self.first_line(span));
+        let message = in_words(&format!("{keyword} failed: {e}"));
+        let error = CliError::new(kind, message).with_detail(self.place(span, e));
         let error = match e {
             StepError::Run(RunError::Exit { tail, .. } | RunError::Signal { tail, .. }) => {
                 let error = error.with_detail(format!("command: {}", text.trim()));
@@ -102,6 +122,29 @@ impl Source {
         };
         with_space_hint(with_hint(error, step_hint(e)), e, store)
     }
+}
+
+/// A message without the numbers of the kernel's errors, which tell a user nothing that the words do not.
+fn in_words(message: &str) -> String {
+    let mut out = String::new();
+    let mut rest = message;
+    while let Some(at) = rest.find(" (os error ") {
+        let after = &rest[at + " (os error ".len()..];
+        let Some(end) = after.find(')').filter(|end| after[..*end].bytes().all(|b| b.is_ascii_digit()))
+        else {
+            break;
+        };
+        let (before, reason) = rest[..at].rsplit_once(": ").unwrap_or((&rest[..at], ""));
+        let mut letters = reason.chars();
+        out += before;
+        if let Some(first) = letters.next() {
+            out += ": ";
+            out.extend(first.to_lowercase());
+            out += letters.as_str();
+        }
+        rest = &after[end + 1..];
+    }
+    out + rest
 }
 
 fn step_hint(e: &StepError) -> Option<String> {

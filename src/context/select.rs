@@ -309,6 +309,17 @@ impl fmt::Display for Hint {
 }
 
 impl SelectError {
+    /// The source that is to blame, as it was written.
+    pub fn source_word(&self) -> Option<&str> {
+        match self {
+            SelectError::NotFound { source_word, .. }
+            | SelectError::NotADirectory { source_word, .. }
+            | SelectError::Loop { source_word, .. }
+            | SelectError::Pattern { source_word, .. } => Some(source_word),
+            _ => None,
+        }
+    }
+
     /// What may explain the error, for a line of its own.
     pub fn hint(&self) -> Option<String> {
         match self {

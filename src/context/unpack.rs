@@ -27,7 +27,7 @@ use std::rc::Rc;
 use cooper_runtime::in_root::{self, Place, Walk};
 use cooper_runtime::sys::fs::{self, FileKind, Time};
 
-use crate::layer::decompress::decompressor;
+use crate::layer::decompress::any_decompressor;
 use crate::layer::entry::EntryKind;
 use crate::layer::read::{RawEntry, TarError, TarReader};
 
@@ -103,7 +103,7 @@ pub fn unpack(archive: impl Read, into: &Path) -> Result<Vec<String>, UnpackErro
         .map_err(|source| UnpackError::Entry { path: into.display().to_string(), source })?;
     let read = Rc::new(Cell::new(0));
     let archive = Counted { input: archive, read: read.clone() };
-    let unpacked = decompressor(archive).map_err(TarError::Io)?;
+    let unpacked = any_decompressor(archive).map_err(TarError::Io)?;
     let mut tar = TarReader::new(Guarded { input: unpacked, read, passed: 0 });
     let mut target = Target { root, directories: BTreeMap::new(), devices: Vec::new(), opened_up: 0 };
     let mut entries = 0;

@@ -110,15 +110,19 @@ impl FromStr for Platform {
             ("amd64", Some("v1")) => ("amd64", None),
             (architecture, v) => (architecture, v),
         };
+        // A misspelt one would make an image that runs nowhere.
+        if !KNOWN_ARCHITECTURES.contains(&architecture) {
+            return Err(bad());
+        }
         let own = |s: &str| s.to_owned();
         Ok(Platform { os: own(os), architecture: own(architecture), variant: variant.map(own) })
     }
 }
 
 /// What may be named without its operating system.
-const KNOWN_ARCHITECTURES: [&str; 19] = [
+const KNOWN_ARCHITECTURES: [&str; 21] = [
     "386", "amd64", "arm", "arm64", "armhf", "armel", "aarch64", "x86_64", "x86-64", "i386", "i686",
-    "loong64", "mips", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x",
+    "loong64", "mips", "mips64", "mips64le", "ppc64", "ppc64le", "riscv64", "s390x", "sparc64", "wasm",
 ];
 
 impl fmt::Display for Platform {

@@ -145,6 +145,9 @@ pub(super) fn words(
             format!("{keyword} with several sources needs a directory as destination, ending with a slash");
         return Err(fail(copy.dest.span, message, help));
     }
+    if is_directory(&dest) {
+        check_names(copy, &step.sources)?;
+    }
     step.dest = absolute(cwd, &dest);
     Ok(Words { from, step })
 }
@@ -236,6 +239,21 @@ fn check_remote(
         }
         _ => Ok(()),
     }
+}
+
+/// A file that is downloaded into a directory gets its name from its URL, which must have one.
+fn check_names(copy: &Copy, sources: &[CopySource]) -> Result<(), PlanError> {
+    for source in sources {
+        let CopySource::Http(url) = source else { continue };
+        let path = url.split(['?', '#']).next().unwrap_or(url);
+        let path = path.split_once("://").map_or(path, |(_, rest)| rest);
+        if path.split_once('/').is_none_or(|(_, path)| path.is_empty() || path.ends_with('/')) {
+            let message = format!("{url} does not say what the file is called");
+            let help = "name the file in the destination, or in the URL";
+            return Err(fail(copy.dest.span, message, help));
+        }
+    }
+    Ok(())
 }
 
 fn is_directory(dest: &str) -> bool {

@@ -6,7 +6,7 @@ use super::copy::clean;
 use super::run::command;
 use super::variables::Variables;
 use super::{PlanError, fail};
-use crate::dockerfile::ast::{Command, Flag, Healthcheck, Instruction, Kind, Span, Word};
+use crate::dockerfile::ast::{Command, Flag, Healthcheck, Instruction, Kind, Word};
 use crate::image::{HealthcheckConfig, ImageConfig};
 
 /// A stage while its instructions are walked.
@@ -38,15 +38,16 @@ impl State {
     }
 
     /// Sets `WORKDIR`; gives the path as the configuration keeps it.
-    pub(super) fn set_workdir(&mut self, path: &str, span: Span) -> Result<String, PlanError> {
+    pub(super) fn set_workdir(&mut self, path: &str) -> String {
+        // BuildKit leaves the directory as it is.
         if path.is_empty() {
-            return Err(fail(span, "the working directory is empty once its variables are expanded", ""));
+            return self.cwd();
         }
         // An absolute path is kept as written, its trailing slash too; a relative one is joined.
         let path =
             if path.starts_with('/') { path.to_owned() } else { clean(&format!("{}/{path}", self.cwd())) };
         self.config.config.working_dir.clone_from(&path);
-        Ok(path)
+        path
     }
 
     pub(super) fn set_arg(&mut self, name: &str, value: Option<&str>) {
@@ -74,6 +75,7 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
         Kind::Env(pairs) => {
             // All values see the variables from before the instruction.
             let pairs = expand_pairs(pairs, &expand)?;
+            let mut env = Variables::from_env(&state.config.config.env);
             for (name, value) in &pairs {
                 if name.is_empty() {
                     return Err(fail(
@@ -83,10 +85,9 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
                     ));
                 }
                 state.variables.set(name, value);
-                let mut env = Variables::from_env(&state.config.config.env);
                 env.set(name, value);
-                state.config.config.env = env.to_env();
             }
+            state.config.config.env = env.to_env();
             format!("ENV {}", join_pairs(&pairs))
         }
         Kind::Label(pairs) => {
@@ -137,7 +138,9 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             let argv = command(cmd, &state.shell());
             state.cmd_set = true;
             let said = format!("CMD {}", json!(argv));
-            state.config.config.cmd = Some(argv);
+            state.config.config.cmd = Some(argv).filter(|argv| !argv.is_empty());
+            // As BuildKit does, whatever the form.
+            state.config.config.args_escaped = true;
             said
         }
         Kind::Entrypoint(cmd) => {
@@ -146,7 +149,7 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
                 state.config.config.cmd = None;
             }
             let said = format!("ENTRYPOINT {}", json!(argv));
-            state.config.config.entrypoint = Some(argv);
+            state.config.config.entrypoint = Some(argv).filter(|argv| !argv.is_empty());
             said
         }
         Kind::Shell(shell) => {
@@ -173,7 +176,8 @@ pub(super) fn apply(instruction: &Instruction, escape: char, state: &mut State) 
             said
         }
         Kind::Maintainer(word) => {
-            let name = expand(word)?;
+            // As it stands: this one is never expanded.
+            let name = word.node.clone();
             let said = format!("MAINTAINER {name}");
             state.config.author = Some(name);
             said

@@ -140,17 +140,15 @@ impl<M: Images> Planner<'_, M> {
 
     fn not_found(&self, name: &str, span: Span, number: usize, source: super::ImageError) -> PlanError {
         let stages = self.file.stages[..number].iter().filter_map(|s| s.from.name.as_ref());
-        let known: Vec<String> =
-            stages.map(|n| n.node.to_lowercase()).chain(self.options.contexts.keys().cloned()).collect();
-        let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        match closest(&name.to_lowercase(), &known) {
-            Some(near) => fail(
-                span,
-                format!("there is no stage `{name}`, and as an image it was not found: {source}"),
-                format!("did you mean `{near}`?"),
-            ),
-            None => PlanError::Image { span, source },
-        }
+        let stages: Vec<String> = stages.map(|n| n.node.to_lowercase()).collect();
+        let contexts = self.options.contexts.keys();
+        let known: Vec<&str> = stages.iter().chain(contexts).map(String::as_str).collect();
+        let Some(near) = closest(&name.to_lowercase(), &known) else {
+            return PlanError::Image { span, source };
+        };
+        let what = if stages.iter().any(|s| s == near) { "stage" } else { "build context" };
+        let message = format!("there is no {what} `{name}`, and as an image it was not found: {source}");
+        fail(span, message, format!("did you mean the {what} `{near}`?"))
     }
 
     /// An earlier stage by name, the last of equal names. Stage names are lower case; whether `name`
@@ -159,6 +157,12 @@ impl<M: Images> Planner<'_, M> {
         self.file.stages[..before]
             .iter()
             .rposition(|s| s.from.name.as_ref().is_some_and(|n| n.node.to_lowercase() == name))
+    }
+
+    /// Whether a build context takes the place of a stage.
+    pub(super) fn replaced(&self, from: &ast::From) -> bool {
+        let name = from.name.as_ref().map(|n| n.node.to_lowercase());
+        name.is_some_and(|name| self.options.contexts.contains_key(&name))
     }
 
     fn context_named(&self, name: &str) -> Option<NamedContext> {

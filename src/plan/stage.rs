@@ -80,7 +80,7 @@ impl<'a, M: Images> Planner<'a, M> {
             let Kind::Arg(args) = &instruction.kind else { continue };
             for arg in args {
                 let globals = planner.globals.clone();
-                if let Some(value) = planner.argument(arg, &globals)? {
+                if let Some(value) = planner.argument(&arg.name.node, arg, &globals)? {
                     planner.globals.set(&arg.name.node, &value);
                 }
             }
@@ -109,13 +109,19 @@ impl<'a, M: Images> Planner<'a, M> {
         let source = &self.file.stages[number];
         let platform = self.stage_platform(&source.from)?;
         let (base, mut progress) = self.base(number, &source.from, &platform)?;
-        let triggers = std::mem::take(&mut progress.state.config.config.on_build);
+        let instructions: &[Instruction] =
+            if self.replaced(&source.from) { &[] } else { &source.instructions };
+        let mut triggers = std::mem::take(&mut progress.state.config.config.on_build);
+        if self.replaced(&source.from) {
+            // What takes the place of a stage is taken as it is.
+            progress.state.config.config.on_build = std::mem::take(&mut triggers);
+        }
         for trigger in &triggers {
             self.trigger(number, &source.from, trigger, &platform, &mut progress)?;
         }
         let escape = self.file.directives.escape;
         let scene = Scene { number, escape, span: None, platform: &platform };
-        for instruction in &source.instructions {
+        for instruction in instructions {
             self.instruction(scene, instruction, &mut progress)?;
         }
         let Progress { state, steps, history } = progress;
@@ -226,10 +232,14 @@ impl<'a, M: Images> Planner<'a, M> {
 
     /// The value that an `ARG` gets: from the command line, from its default, or in a stage from an
     /// argument of the same name before the first `FROM`.
-    fn argument(&mut self, arg: &ArgDecl, variables: &Variables) -> Result<Option<String>, PlanError> {
-        let name = &arg.name.node;
+    fn argument(
+        &mut self,
+        name: &str,
+        arg: &ArgDecl,
+        variables: &Variables,
+    ) -> Result<Option<String>, PlanError> {
         if let Some(value) = self.options.build_args.get(name) {
-            self.used_args.insert(name.clone());
+            self.used_args.insert(name.to_owned());
             return Ok(Some(value.clone()));
         }
         match &arg.default {
@@ -264,7 +274,7 @@ impl<'a, M: Images> Planner<'a, M> {
                 (Action::Copy(words.step.with_origin(from)), said)
             }
             Kind::Workdir(word) => {
-                let path = state.set_workdir(&state.variables.expand(escape, word)?, word.span)?;
+                let path = state.set_workdir(&state.variables.expand(escape, word)?);
                 let said = format!("WORKDIR {path}");
                 let clean = copy::clean(&path);
                 if clean == "/" {
@@ -275,10 +285,11 @@ impl<'a, M: Images> Planner<'a, M> {
             }
             Kind::Arg(args) => {
                 for arg in args {
-                    let value = self.argument(arg, &state.variables)?;
+                    let name = state.variables.expand(escape, &arg.name)?;
+                    let value = self.argument(&name, arg, &state.variables)?;
                     let shown = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
-                    progress.history.push(said_only(format!("ARG {}{shown}", arg.name.node)));
-                    state.set_arg(&arg.name.node, value.as_deref());
+                    progress.history.push(said_only(format!("ARG {name}{shown}")));
+                    state.set_arg(&name, value.as_deref());
                 }
                 return Ok(());
             }

@@ -109,7 +109,7 @@ fn place(
 fn secret(content: &[u8], mode: u32, owner: (u32, u32)) -> io::Result<OwnedFd> {
     // A page more than the content fills, and one each for the directory and the file.
     let size = (content.len() as u64).next_multiple_of(64 << 10) + (256 << 10);
-    let tree = mount::detached_tmpfs(Some(size), 0o755, true)?;
+    let tree = mount::detached_tmpfs(Some(size), 0o755, mode & 0o111 == 0)?;
     let name = OsStr::new("secret");
     let mut file = fs::create_file_at(&tree, name)?;
     file.write_all(content)?;

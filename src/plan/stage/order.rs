@@ -91,7 +91,13 @@ mod tests {
 
     /// The numbers of the stages that are planned, in order.
     fn planned(text: &str) -> Vec<usize> {
-        let options = Options { build_args: BTreeMap::new(), target: None, platform: Platform::host() };
+        let options = Options {
+            build_args: BTreeMap::new(),
+            target: None,
+            platforms: vec![Platform::host()],
+            build_platform: Platform::host(),
+            contexts: BTreeMap::new(),
+        };
         let plan = plan::plan(&parse(text).unwrap(), &options, &mut NoImages).unwrap();
         plan.stages.iter().map(|stage| stage.number).collect()
     }
