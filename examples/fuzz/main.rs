@@ -30,6 +30,9 @@ use targets::Target;
 /// Inputs that one thread, named after them, tries. The name is what is left to read after a stack overflow.
 const BATCH: u64 = 10_000;
 
+/// Failures after which no more are looked for.
+const ENOUGH: u64 = 5;
+
 /// How long an input may take. What is generated takes microseconds, but the machine may be busy.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
@@ -198,9 +201,9 @@ fn main() {
             .map(|work| {
                 let (options, next, failures, slowest) = (&options, &next, &failures, &slowest);
                 scope.spawn(move || {
-                    loop {
+                    while failures.load(Ordering::Relaxed) < ENOUGH {
                         let start = next.fetch_add(BATCH, Ordering::Relaxed);
-                        if start >= end || failures.load(Ordering::Relaxed) >= 5 {
+                        if start >= end {
                             return;
                         }
                         let stop = (start + BATCH).min(end);
@@ -225,11 +228,11 @@ fn main() {
     let seconds = began.elapsed().as_secs_f64();
     let failed = failures.load(Ordering::Relaxed);
     let (longest, which) = *slowest.lock().expect("no thread panics with it");
+    let tried = next.load(Ordering::Relaxed).min(end) - options.from;
     println!(
-        "{} inputs in {seconds:.1} s with {} threads, {:.0} a second and thread; the slowest, {which}, took {:.1} ms; {failed} failed",
-        options.inputs,
+        "{tried} inputs in {seconds:.1} s with {} threads, {:.0} a second and thread; the slowest, {which}, took {:.1} ms; {failed} failed",
         options.threads,
-        options.inputs as f64 / seconds / options.threads as f64,
+        tried as f64 / seconds / options.threads as f64,
         longest.as_secs_f64() * 1000.0,
     );
     exit(i32::from(failed > 0));

@@ -13,7 +13,7 @@ use super::ast::{
     Run, Source, Span, Spanned, Word,
 };
 use super::lines::{Logical, ends_in_continuation};
-use super::split;
+use super::{heredoc, split};
 
 /// Prints a file that [`parse`](super::parse) has read.
 ///
@@ -58,7 +58,9 @@ impl Printer {
     fn directives(&mut self, directives: &Directives) {
         for (key, value) in [("syntax", &directives.syntax), ("check", &directives.check)] {
             if let Some(value) = value {
-                self.out.push_str(&format!("# {key}={}\n", value.node));
+                // Of a value that is nothing but white space nothing is left; without any there is no directive.
+                let value = if value.node.is_empty() { " " } else { &value.node };
+                self.out.push_str(&format!("# {key}={value}\n"));
             }
         }
         if directives.escape != Directives::default().escape {
@@ -130,6 +132,10 @@ impl Printer {
             line.push(' ');
             line.push_str(rest);
         }
+        if rest.ends_with(char::is_whitespace) {
+            // Only an escape character, or an open quote and one behind it, can have kept this in a word.
+            line.push(self.escape);
+        }
         if ends_in_continuation(&line, self.escape) {
             // White space that ends the line but is none that a continuation may have behind it.
             line.push('\u{b}');
@@ -147,8 +153,7 @@ impl Printer {
 
     fn copy(&mut self, keyword: &str, copy: &Copy) {
         let flags = flags_text(&copy.flags);
-        let heredocs: Vec<&Heredoc> = copy.sources.iter().filter_map(heredoc_of).collect();
-        if heredocs.is_empty() {
+        if copy.sources.iter().all(|source| heredoc_of(source).is_none()) {
             let paths = copy.sources.iter().filter_map(|source| match source {
                 Source::Path(word) => Some(word),
                 Source::Heredoc(_) => None,
@@ -157,27 +162,56 @@ impl Printer {
             let text = if plain(&words) { joined(&words) } else { json(&nodes(&words)) };
             return self.line(keyword, &flags, &text);
         }
+        // Quotes and escapes in paths may reach over into what follows; then one of several ways to write the
+        // same reads back rightly.
+        let ways = [("'", " "), ("'", "  "), ("\"", " "), ("\"", "  ")];
+        let plain = |source: &Source| match source {
+            Source::Path(word) => !word.node.contains(['\'', '"', '\\', '$']),
+            Source::Heredoc(_) => true,
+        };
+        let before = self.out.len();
+        for (quote, gap) in ways {
+            self.copy_with_heredocs(keyword, &flags, copy, quote, gap);
+            if copy.sources.iter().all(plain) || self.reads_back(before, copy) {
+                return;
+            }
+            self.out.truncate(before);
+        }
+        self.copy_with_heredocs(keyword, &flags, copy, "'", " ");
+    }
+
+    fn copy_with_heredocs(&mut self, keyword: &str, flags: &str, copy: &Copy, quote: &str, gap: &str) {
         let mut text = String::new();
         for source in &copy.sources {
             match source {
                 Source::Path(word) => text.push_str(&word.node),
-                Source::Heredoc(heredoc) => {
-                    if text.ends_with("\\ ") {
-                        // The search for heredocs takes the first blank for an escaped one.
-                        text.push(' ');
-                    }
-                    text.push_str(&opening_text(heredoc));
-                }
+                Source::Heredoc(heredoc) => text.push_str(&opening_text(heredoc, quote)),
             }
-            text.push(' ');
+            text.push_str(gap);
         }
         text.push_str(&copy.dest.node);
-        self.line(keyword, &flags, &text);
-        for (at, heredoc) in heredocs.iter().enumerate() {
+        self.line(keyword, flags, &text);
+        // Not each of the words need have a body: one inside another's quotes means the body of the same name.
+        let line = Logical::of(&text);
+        let opened = heredoc::openings(line.part()).unwrap_or_default();
+        for (at, (opening, _)) in opened.iter().enumerate() {
+            let with_name = |heredoc: &&Heredoc| heredoc.name.node == opening.name;
+            let Some(heredoc) = copy.sources.iter().filter_map(heredoc_of).rfind(with_name) else { continue };
             // Of several with one name the last body is that of all.
-            let repeated = heredocs[at + 1..].iter().any(|later| later.name.node == heredoc.name.node);
+            let repeated = opened[at + 1..].iter().any(|(later, _)| later.name == opening.name);
             self.body(heredoc, repeated);
         }
+    }
+
+    /// Whether what was printed since `start` is `copy`.
+    fn reads_back(&self, start: usize, copy: &Copy) -> bool {
+        let text = format!("# escape={}\nFROM a\n{}", self.escape, &self.out[start..]);
+        let Ok(mut file) = super::parse(&text) else { return false };
+        forget_places(&mut file);
+        let mut copy = copy.clone();
+        forget_copy(&mut copy);
+        let instructions = &file.stages[0].instructions;
+        matches!(&instructions[..], [only] if matches!(&only.kind, Kind::Copy(it) | Kind::Add(it) if *it == copy))
     }
 
     fn body(&mut self, heredoc: &Heredoc, empty: bool) {
@@ -256,7 +290,14 @@ fn pairs_text(pairs: &[(Word, Word)], escape: char) -> String {
         let found = split::quoted_words(line.part(), escape);
         let reads_back = matches!(found[..], [only] if only.as_str() == word) && !key.node.contains('=');
         if !reads_back {
-            return format!("{} {}", key.node, value.node);
+            let old_form = format!("{} {}", key.node, value.node);
+            let line = Logical::of(&old_form);
+            let found = split::quoted_words(line.part(), escape);
+            if found.first().is_some_and(|first| first.as_str().contains('=')) {
+                // The escape character at the key's end took the blank; it may have the first of two.
+                return format!("{}  {}", key.node, value.node);
+            }
+            return old_form;
         }
     }
     words.join(" ")
@@ -289,8 +330,8 @@ fn escaped(text: &str, special: &[char]) -> String {
     out
 }
 
-/// `<<NAME` with its quotes, descriptor and dash.
-fn opening_text(heredoc: &Heredoc) -> String {
+/// `<<NAME` with its descriptor and dash, and in quotes (of that kind, if it can be) if those are needed.
+fn opening_text(heredoc: &Heredoc, quote: &str) -> String {
     let name = heredoc.name.node.as_str();
     let fd = heredoc.fd.map(|fd| fd.to_string()).unwrap_or_default();
     let dash = if heredoc.chomp { "-" } else { "" };
@@ -299,7 +340,7 @@ fn opening_text(heredoc: &Heredoc) -> String {
         // Quotes would say that the body is not to be expanded; backslashes do not.
         let quoted = |c: char| if ordinary(c) { c.to_string() } else { format!("\\{c}") };
         name.chars().map(quoted).collect()
-    } else if name.contains('\'') {
+    } else if quote == "\"" || name.contains('\'') {
         format!("\"{}\"", escaped(name, &['"', '\\', '$']))
     } else {
         format!("'{name}'")
@@ -352,6 +393,17 @@ fn forget_heredoc(heredoc: &mut Heredoc) {
     forget_word(&mut heredoc.body);
 }
 
+fn forget_copy(copy: &mut Copy) {
+    forget_flags(&mut copy.flags);
+    forget_word(&mut copy.dest);
+    for source in &mut copy.sources {
+        match source {
+            Source::Path(word) => forget_word(word),
+            Source::Heredoc(heredoc) => forget_heredoc(heredoc),
+        }
+    }
+}
+
 fn forget_instruction(instruction: &mut Instruction) {
     (instruction.span, instruction.keyword, instruction.line) = Default::default();
     instruction.text.clear();
@@ -362,16 +414,7 @@ fn forget_instruction(instruction: &mut Instruction) {
             forget_command(&mut run.command);
             run.heredocs.iter_mut().for_each(forget_heredoc);
         }
-        Kind::Copy(copy) | Kind::Add(copy) => {
-            forget_flags(&mut copy.flags);
-            forget_word(&mut copy.dest);
-            for source in &mut copy.sources {
-                match source {
-                    Source::Path(word) => forget_word(word),
-                    Source::Heredoc(heredoc) => forget_heredoc(heredoc),
-                }
-            }
-        }
+        Kind::Copy(copy) | Kind::Add(copy) => forget_copy(copy),
         Kind::Env(pairs) | Kind::Label(pairs) => {
             for (key, value) in pairs {
                 forget_word(key);

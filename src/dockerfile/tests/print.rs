@@ -56,6 +56,9 @@ fn forms_that_are_kept_and_forms_that_change() {
         ("EXPOSE 1\t2", "EXPOSE 1 2\n"),
         ("RUN x \\\\", "RUN x \\\\\n"),
         ("RUN x \\\u{a0}", "RUN x \\\u{b}\n"),
+        ("ENV \\  a=b c", "ENV \\  a=b c\n"),
+        ("ARG A=x\\ \\\u{a0}", "ARG A=x\\ \\\u{b}\n"),
+        ("ENV A=\"x \\\u{a0}", "ENV A=\"x \\\u{b}\n"),
         ("ONBUILD RUN x\\ \\", "ONBUILD RUN x\\ \\\n"),
     ] {
         assert_eq!(line(text), expected, "{text}");
@@ -72,7 +75,8 @@ fn heredocs() {
         ("COPY <<\"E'F\" /x\ny\nE'F", "COPY <<\"E'F\" /x\ny\nE'F\n"),
         ("COPY <<$E /x\n$E", "COPY <<\\$E /x\n$E\n"),
         ("COPY <<-E <<E /d/\n\ta\n\tE\n\tE\nE", "COPY <<-E <<E /d/\nE\n\tE\nE\n"),
-        ("COPY x\\  <<E /d/\nE", "COPY x\\  <<E /d/\nE\n"),
+        ("COPY x\\  <<E /d/\nE", "COPY x\\  <<E  /d/\nE\n"),
+        ("COPY <<\"E\" ' <<\"E\" '\nx\nE", "COPY <<'E' ' <<'E' '\nx\nE\n"),
         ("RUN <<E\r\na\r\nE\r\n", "RUN <<E\na\r\nE\n"),
     ] {
         assert_eq!(line(text), expected, "{text}");
@@ -81,6 +85,7 @@ fn heredocs() {
 
 #[test]
 fn comments_that_look_like_directives() {
+    assert_eq!(printed("#syntax= \nFROM a"), "# syntax= \nFROM a\n");
     let text = "\n# escape=`\nFROM a\n# check=x\nUSER u\n";
     assert_eq!(printed(text), text);
 }
