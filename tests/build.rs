@@ -44,6 +44,7 @@ ENTRYPOINT exec app "$@"
                 "PATH=/opt:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "KEPT=base", "A=1", "B=two words", "C=1x1"
             ],
+            "ArgsEscaped": true,
             "Entrypoint": ["/bin/sh", "-ec", "exec app \"$@\""],
             "Healthcheck": {"Test": ["CMD-SHELL", "wget -q localhost"], "Interval": 90_000_000_000u64, "Retries": 2},
             "Volumes": {"/data": {}, "/more": {}},

@@ -27,6 +27,9 @@ COPY --chown=7 f /own/g
 ";
     let owners = |lab: Lab| {
         lab.file("f", "x").containerfile(file);
+        // The time is in the layer, and the labs are not made in the same second.
+        let copied = std::fs::File::open(lab.path("ctx/f")).unwrap();
+        copied.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000)).unwrap();
         lab.build(&["-o", "oci:out:latest"]).succeeds();
         let (_, config) = lab.image("out");
         config["rootfs"]["diff_ids"].clone()

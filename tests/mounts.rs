@@ -216,7 +216,7 @@ fn mounts_inside_mounts_are_seen_wherever_they_stand() {
     lab.containerfile(&with_source(
         "RUN --mount=from=src,source=/d,target=/a --mount=type=tmpfs,target=/a/missing true",
     ));
-    lab.build(&[]).fails(1).says("mount on /a/missing").says("Read-only file system");
+    lab.build(&[]).fails(1).says("mount on /a/missing").says("read-only file system");
 }
 
 #[test]

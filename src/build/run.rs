@@ -55,14 +55,12 @@ pub enum RunError {
         hint: &'static str,
     },
     /// Its programs are for another processor.
-    #[error("`{program}` is for {platform}, and this machine, {host}, cannot execute it")]
+    #[error("`{program}` is for {platform}, and this machine, {}, cannot execute it", Platform::host())]
     Foreign {
         /// The program.
         program: String,
         /// What the stage is for.
         platform: Platform,
-        /// What this machine is.
-        host: Platform,
     },
     /// Its user is outside the ids that there are.
     #[error("user {uid} (group {gid}) cannot be used here: {reason}")]
@@ -237,7 +235,7 @@ fn not_started(failure: SetupFailure, spec: &Step, platform: &Platform) -> RunEr
         Part::Program => {
             let program = spec.argv.first().cloned().unwrap_or_default();
             if failure.errno == libc_errno::ENOEXEC && *platform != Platform::host() {
-                return RunError::Foreign { program, platform: platform.clone(), host: Platform::host() };
+                return RunError::Foreign { program, platform: platform.clone() };
             }
             let (reason, hint) = match failure.errno {
                 libc_errno::ENOENT => (

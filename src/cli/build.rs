@@ -131,14 +131,14 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         let borrowed = || store().map(|store| &**store);
         let request = checked(&arguments, &borrowed, &*progress)?;
         if arguments.check {
-            return Ok(Done::Check(report(&request, &arguments)?, request));
+            return Ok(Done::Check(report(&request, &arguments)?, Box::new(request)));
         }
         if let Some(what) = arguments.print {
             return Ok(Done::Print(outline(what, &request, &arguments, store()?, &*progress)?));
         }
         let built = carry_out(&request, &arguments, store()?, &*progress)?;
         progress.event(Event::Note { text: summary(&request, &built, began) });
-        Ok::<_, Stop>(Done::Built(built))
+        Ok::<_, Stop>(Done::Built(Box::new(built)))
     })();
     progress.finish();
     match done? {
@@ -153,8 +153,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
 
 /// What the command has come to.
 enum Done {
-    Built(BuiltImage),
-    Check(Report, Request),
+    Built(Box<BuiltImage>),
+    Check(Report, Box<Request>),
     Print(String),
 }
 

@@ -30,7 +30,7 @@ pub enum ContextName {
 
 /// Where a stage starts.
 pub(super) enum Start<I> {
-    Base(Base<I>, Option<ImageConfig>),
+    Base(Base<I>, Option<Box<ImageConfig>>),
     /// The content of a named context is the stage's first layer.
     Files(ContextName),
 }
@@ -49,23 +49,23 @@ impl<M: Images> Planner<'_, M> {
         if let Some(own) = own_name
             && let Some(context) = self.context_named(&own)
         {
-            return self.from_context(context, &own, from.image.span, platform);
+            return self.context_start(context, &own, from.image.span, platform);
         }
         if let Some(earlier) = self.stage_named(name, number) {
             return Ok(Start::Base(Base::Stage(self.stage(earlier)?), None));
         }
         let key = context_key(name);
         if let Some(context) = self.context_named(&key) {
-            return self.from_context(context, &key, from.image.span, platform);
+            return self.context_start(context, &key, from.image.span, platform);
         }
         if name == "scratch" {
             return Ok(Start::Base(Base::Scratch, None));
         }
         let source = image_source(name, from.image.span)?;
-        self.from_image(&source, from.image.span, platform)
+        self.image_start(&source, from.image.span, platform)
     }
 
-    fn from_context(
+    fn context_start(
         &mut self,
         context: NamedContext,
         name: &str,
@@ -73,12 +73,12 @@ impl<M: Images> Planner<'_, M> {
         platform: &Platform,
     ) -> Result<Start<M::Image>, PlanError> {
         match context {
-            NamedContext::Image(source) => self.from_image(&source, span, platform),
+            NamedContext::Image(source) => self.image_start(&source, span, platform),
             NamedContext::Files => Ok(Start::Files(ContextName::Named(name.to_owned()))),
         }
     }
 
-    fn from_image(
+    fn image_start(
         &mut self,
         source: &ImageSource,
         span: Span,
@@ -86,7 +86,7 @@ impl<M: Images> Planner<'_, M> {
     ) -> Result<Start<M::Image>, PlanError> {
         let found = self.images.image(source, platform);
         let (image, config) = found.map_err(|source| PlanError::Image { span, source })?;
-        Ok(Start::Base(Base::Image(image), Some(config)))
+        Ok(Start::Base(Base::Image(image), Some(Box::new(config))))
     }
 
     /// What a `--from` names.

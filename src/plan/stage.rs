@@ -42,6 +42,9 @@ struct Progress<I> {
     history: Vec<History>,
 }
 
+/// A stage before its own instructions.
+type Begun<I> = (Base<I>, Progress<I>);
+
 /// Where an instruction stands.
 #[derive(Clone, Copy)]
 struct Scene<'s> {
@@ -157,7 +160,7 @@ impl<'a, M: Images> Planner<'a, M> {
         number: usize,
         from: &ast::From,
         platform: &Platform,
-    ) -> Result<(Base<M::Image>, Progress<M::Image>), PlanError> {
+    ) -> Result<Begun<M::Image>, PlanError> {
         let name = self.globals.expand(self.file.directives.escape, &from.image)?;
         if name.is_empty() {
             let help = "give the ARG a default before the first FROM, or pass --build-arg";
@@ -191,7 +194,8 @@ impl<'a, M: Images> Planner<'a, M> {
                 Progress { state, steps: Vec::new(), history: stage.history.clone() }
             }
             (_, None) => Progress::starting(scratch(platform)),
-            (_, Some(mut config)) => {
+            (_, Some(config)) => {
+                let mut config = *config;
                 if config.config.working_dir.is_empty() {
                     config.config.working_dir = "/".to_owned();
                 }
