@@ -1,7 +1,7 @@
 //! The mounts of one `RUN`: from what is planned to what the step is given.
 //!
-//! In two moves: [`resolve`](Resolved) finds where a mount's content lies while contexts can be read and
-//! stages mounted, and [`Prepared::make`] makes caches, copies and overlays of it in the workshop.
+//! In two moves: [`Resolved`] finds where a mount's content lies while contexts can be read and
+//! stages mounted, and [`Maker::make`] makes caches, copies and overlays of it in the workshop.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;

@@ -7,7 +7,7 @@
 //! | file | does |
 //! |---|---|
 //! | [`rules`] | the list: codes, levels, summaries |
-//! | [`settings`] | `# check=…` |
+//! | [`mod@settings`] | `# check=…` |
 //! | `names` | stage names, upper and lower case |
 //! | `bases` | `FROM` |
 //! | `variables` | what is set where; `UndefinedVar` |

@@ -213,6 +213,9 @@ fn carry_out(
             .with_hint("`# check=error=true` asks for that; `skip=CODE` leaves a check out")
             .into());
     }
+    if let Some(syntax) = &request.file.directives.syntax {
+        explain_syntax(&syntax.node, progress);
+    }
     let mut finder = Finder::new(store, arguments.pull, progress);
     let plan = plan::plan(&request.file, &request.plan, &mut finder).map_err(|e| source.plan_error(&e))?;
     for text in &plan.warnings {
@@ -241,6 +244,20 @@ fn carry_out(
     write_documents(request, arguments, &built)?;
     tell_findings(source, &report, progress);
     Ok(built)
+}
+
+/// `# syntax=` names the program that is to read the file. Docker fetches it; here it is always cooper, which is
+/// no difference as long as that program is Docker's own.
+fn explain_syntax(syntax: &str, progress: &dyn Progress) {
+    let name = ImageName::familiar(syntax.split_whitespace().next().unwrap_or_default());
+    let repository = name.as_deref().unwrap_or_default().split([':', '@']).next().unwrap_or_default();
+    if matches!(repository, "docker/dockerfile" | "docker/dockerfile-upstream") {
+        tracing::info!("`# syntax={syntax}` is not fetched: cooper reads the language itself");
+        return;
+    }
+    let text =
+        format!("`# syntax={syntax}` has no effect: the file is read as a Dockerfile, by cooper itself");
+    progress.event(Event::Warning { text });
 }
 
 /// What the build checks have found: a line for each of those that Docker tells of, and how many more.

@@ -131,7 +131,12 @@ impl<'a, M: Images> Planner<'a, M> {
         let name = source.from.name.as_ref().map(|n| n.node.to_lowercase());
         let mut label = name.unwrap_or_else(|| format!("stage-{number}"));
         if self.options.platforms.len() > 1 {
-            label = format!("{platform} {label}");
+            // What is built here for another platform says so, as BuildKit has it.
+            let target = match platform == self.platform {
+                true => String::new(),
+                false => format!("->{}", self.platform.architecture),
+            };
+            label = format!("{platform}{target} {label}");
         }
         let stage = Stage { number, label, platform, base, steps, config: state.config, history };
         // For another platform the very same may have come out.
