@@ -10,6 +10,8 @@ pub mod image;
 pub mod layer;
 pub mod plan;
 pub mod progress;
+#[cfg(test)]
+mod readme;
 pub mod registry;
 pub mod rootfs;
 pub mod store;

@@ -49,6 +49,12 @@ const HEALTHCHECK: &[(&str, Takes)] = &[
 const WITH_FLAGS: &[(&str, &[(&str, Takes)])] =
     &[("FROM", FROM), ("RUN", RUN), ("COPY", COPY), ("ADD", ADD), ("HEALTHCHECK", HEALTHCHECK)];
 
+/// Every flag, behind its instruction.
+#[cfg(test)]
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+    WITH_FLAGS.iter().flat_map(|(keyword, flags)| flags.iter().map(move |(name, _)| (*keyword, *name)))
+}
+
 fn flags_of(keyword: &str) -> &'static [(&'static str, Takes)] {
     WITH_FLAGS.iter().find(|(name, _)| *name == keyword).map_or(&[], |(_, flags)| flags)
 }

@@ -15,7 +15,8 @@ pub(super) enum Statement {
     Instruction(Instruction),
 }
 
-const KEYWORDS: [&str; 18] = [
+/// All instructions.
+pub(crate) const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
     "CMD",

@@ -39,8 +39,12 @@ pub mod words;
 
 pub use ast::*;
 pub use error::{ParseError, line_col};
+#[cfg(test)]
+pub(crate) use flags::all as all_flags;
 pub use heredoc::is_alone as is_heredoc_alone;
 pub use ignore::IgnoreFile;
+#[cfg(test)]
+pub(crate) use instruction::KEYWORDS;
 pub use parser::{parse, parse_trigger};
 pub use print::{print, same};
 pub use words::Expander;

@@ -34,7 +34,8 @@ pub enum MountType {
 }
 
 impl MountType {
-    const ALL: [MountType; 5] =
+    /// All of them.
+    pub const ALL: [MountType; 5] =
         [MountType::Bind, MountType::Cache, MountType::Tmpfs, MountType::Secret, MountType::Ssh];
 
     /// As it is written after `type=`.
@@ -49,7 +50,7 @@ impl MountType {
     }
 
     /// The keys that mean something for it, in the words of the documentation.
-    fn keys(self) -> &'static [&'static str] {
+    pub fn keys(self) -> &'static [&'static str] {
         match self {
             MountType::Bind => &["type", "from", "source", "target", "readonly", "readwrite"],
             MountType::Cache => &[
