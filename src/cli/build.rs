@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Stop at this stage
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// Set an ARG; without a value, the variable of that name in the environment is taken
+    /// Set an ARG; without a value, the variable of that name in the environment is taken; may be repeated
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     build_args: Vec<String>,
     /// Build for these platforms, such as linux/amd64,linux/arm64; several make an index [default: this machine's]
@@ -94,7 +94,7 @@ pub struct Arguments {
 /// `--print`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Print {
-    /// The arguments, secrets and mounts that the target knows
+    /// The arguments and secrets that the target takes
     Outline,
     /// The stages
     Targets,

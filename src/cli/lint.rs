@@ -14,9 +14,9 @@ use crate::dockerfile::{self, Containerfile};
 
 /// Check a Containerfile for likely mistakes and bad practice
 ///
-/// Every finding has a code, with a page in the book and under --explain. `# check=skip=CODE,CODE` in the first lines
-/// of a Containerfile turns checks off, `# check=error=true` has warnings stop a build. Exits with 1 when there is
-/// a finding of the level, and with 2 when the file does not parse.
+/// Every finding has a code, with a page in the book and under --explain. The directive check=skip=CODE,CODE in the
+/// first lines of a Containerfile turns checks off, and check=error=true has warnings stop a build. Exits with 1 when
+/// there is a finding of the level or a worse one, and with 2 when the file does not parse.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// A Containerfile, `-` for standard input, or a build context with one in it
@@ -34,7 +34,7 @@ pub struct Arguments {
     /// The stage that becomes the image
     #[arg(long, value_name = "STAGE")]
     target: Option<String>,
-    /// Set an ARG; without a value, the variable of that name in the environment is taken
+    /// Set an ARG; without a value, the variable of that name in the environment is taken; may be repeated
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
     build_args: Vec<String>,
     /// Print what a check is about, and nothing else

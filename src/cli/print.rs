@@ -30,7 +30,7 @@ pub(super) fn targets(file: &Containerfile, options: &plan::Options) -> String {
     out
 }
 
-/// What can be set from outside for a target: its arguments, secrets and caches.
+/// What can be given from outside for a target: its arguments and secrets.
 ///
 /// # Errors
 /// When the target is not there.
