@@ -4,6 +4,7 @@
 //! oci-layout, index.json, blobs/sha256/…   an OCI image layout; any reader of layouts can open it
 //! layers/<id map>/<diff ID>/               unpacked layers, in the form the kernel's overlay stacks
 //! cache/steps/…, cache/context/…           step key → layer; remembered file hashes
+//! cache/diff-ids/…, cache/images/…         what a blob unpacks to; when an image was first made
 //! cache/mounts/<id map>/<key>/<n>/         what RUN --mount=type=cache keeps, and locks beside it
 //! cache/http/…                             files of web servers (`context::http`)
 //! work/<name>/                             what a running command is making
