@@ -129,21 +129,29 @@ impl<'a, M: Images> Planner<'a, M> {
         }
         let Progress { state, steps, history } = progress;
         let name = source.from.name.as_ref().map(|n| n.node.to_lowercase());
-        let mut label = name.unwrap_or_else(|| format!("stage-{number}"));
-        if self.options.platforms.len() > 1 {
-            // What is built here for another platform says so, as BuildKit has it.
-            let target = match platform == self.platform {
-                true => String::new(),
-                false => format!("->{}", self.platform.architecture),
-            };
-            label = format!("{platform}{target} {label}");
+        let name = name.unwrap_or_else(|| format!("stage-{number}"));
+        let several = self.options.platforms.len() > 1;
+        // What is built here for another platform says so, as BuildKit has it.
+        let label = match (several, platform == self.platform) {
+            (false, _) => name.clone(),
+            (true, true) => format!("{platform} {name}"),
+            (true, false) => format!("{platform}->{} {name}", self.platform.architecture),
+        };
+        let mut stage = Stage { number, label, platform, base, steps, config: state.config, history };
+        let mut position = self.stages.len();
+        for (at, known) in self.stages.iter_mut().enumerate().filter(|(_, known)| known.number == number) {
+            // For another platform the very same may have come out; then it is for both.
+            let own = std::mem::replace(&mut stage.label, known.label.clone());
+            if *known == stage {
+                known.label = format!("{} {name}", known.platform);
+                position = at;
+                break;
+            }
+            stage.label = own;
         }
-        let stage = Stage { number, label, platform, base, steps, config: state.config, history };
-        // For another platform the very same may have come out.
-        let position = self.stages.iter().position(|known| *known == stage).unwrap_or_else(|| {
+        if position == self.stages.len() {
             self.stages.push(stage);
-            self.stages.len() - 1
-        });
+        }
         self.ends.insert(position, state.variables);
         self.planned.insert(number, position);
         Ok(position)
