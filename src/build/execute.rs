@@ -401,6 +401,12 @@ impl Executor<'_, '_> {
         let mut rootfs = Overlay::mount(&workshop.work, &dirs, records).map_err(StepError::Rootfs)?;
         let open_root = |source| StepError::Io { what: "cannot open the root file system", source };
         let root = rootfs.root().map_err(open_root)?.try_clone_to_owned().map_err(open_root)?;
+        // What names could be looked up in.
+        let known = (!dirs.is_empty()).then(|| root.as_fd());
+        let progress = self.progress;
+        let mut unknown = |e: users::UserError| {
+            progress.event(Event::Warning { text: format!("{e}; root owns what is made") });
+        };
         match &step.action {
             Action::Run(run) if run.argv.is_empty() => {}
             Action::Run(run) => {
@@ -410,14 +416,14 @@ impl Executor<'_, '_> {
                 result.map_err(StepError::Run)?;
             }
             Action::Workdir { path, user } => {
-                let who = users::identity(root.as_fd(), user).map_err(StepError::User)?;
+                let who = users::owner(known, user, &mut unknown).map_err(StepError::User)?;
                 let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
-                workdir::make(root.as_fd(), path, (who.uid, who.gid), &mut ownership)
+                workdir::make(root.as_fd(), path, who, &mut ownership)
                     .map_err(|source| StepError::Workdir { path: path.clone(), source })?;
             }
             Action::Copy(copy) => {
                 let chown = match &copy.chown {
-                    Some(who) => Some(users::owner(root.as_fd(), who).map_err(StepError::User)?),
+                    Some(who) => Some(users::owner(known, who, &mut unknown).map_err(StepError::User)?),
                     None => None,
                 };
                 let chmod = match &copy.chmod {
@@ -611,9 +617,10 @@ impl From<BuildError> for Failure {
     }
 }
 
-/// Whether a step's layer depends on nothing below it: `COPY --link`.
+/// Whether a step's layer depends on nothing below it: `COPY --link`. With `--chmod` it does not stand
+/// alone in BuildKit either.
 fn stands_alone(step: &Step<FoundImage>) -> bool {
-    matches!(&step.action, Action::Copy(copy) if copy.link)
+    matches!(&step.action, Action::Copy(copy) if copy.link && copy.chmod.is_none())
 }
 
 /// What a `COPY` or `ADD` has done otherwise than somebody may expect.
@@ -626,7 +633,7 @@ fn notes(copy: &CopyStep<FoundImage>, selection: &Selection, report: &CopyReport
         tell(format!("--exclude does not leave out {source}, which the instruction names"));
     }
     for name in &report.skipped {
-        tell(format!("{name} was left out of what was extracted: devices and named pipes cannot be made"));
+        tell(format!("{name} was left out of what was extracted: devices cannot be made"));
     }
     if report.extracted > 0 && copy.chmod.is_some() {
         tell("--chmod does not change what is extracted from an archive; its modes are kept".to_owned());

@@ -37,6 +37,14 @@ pub enum UserError {
         /// Which file was searched.
         file: &'static str,
     },
+    /// A name, and no image that could know it.
+    #[error(
+        "the name `{name}` cannot be looked up: there is no /etc/passwd or /etc/group with --link or in an empty image; use numbers"
+    )]
+    NoFiles {
+        /// The name.
+        name: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the image's {file}: {source}")]
     Read {
@@ -92,25 +100,56 @@ pub fn identity(root: BorrowedFd<'_>, user: &str) -> Result<Identity, UserError>
     Ok(Identity { uid, gid, groups, home })
 }
 
-/// Whom `--chown=user[:group]` means. Without a group, the group has the number of the user's primary
-/// group, or the user's number where `passwd` does not know it.
-pub fn owner(root: BorrowedFd<'_>, chown: &str) -> Result<(u32, u32), UserError> {
-    let (user, group) = match chown.split_once(':') {
+/// Who shall own what a `COPY --chown` or a `WORKDIR` makes: `user`, `user:group` or `:group`, each a name
+/// or a number.
+///
+/// As in BuildKit, a number alone is the group's as well, whatever `passwd` says of it, a name that is not
+/// found is root, and so is what is left empty beside a colon. `root` needs no file.
+///
+/// `missing` hears of names that were not found.
+///
+/// # Errors
+/// When a file cannot be read; and for any other name when there is no file system to look into, which is
+/// so with `--link` and for the first instruction on an empty image.
+pub fn owner(
+    root: Option<BorrowedFd<'_>>,
+    who: &str,
+    missing: &mut dyn FnMut(UserError),
+) -> Result<(u32, u32), UserError> {
+    let (user, group) = match who.split_once(':') {
         Some((user, group)) => (user, Some(group)),
-        None => (chown, None),
+        None => (who, None),
     };
-    let (uid, own_group) = match user.parse::<u32>() {
-        Ok(uid) => (uid, uid),
-        Err(_) if user.is_empty() => (0, 0),
-        Err(_) => {
-            let account = accounts(root)?.into_iter().find(|a| a.name == user);
-            let account = account.ok_or_else(|| unknown_user(user))?;
-            (account.uid, account.gid)
+    let look_in = |name: &str| root.ok_or_else(|| UserError::NoFiles { name: name.to_owned() });
+    let (uid, own_group) = match number(user) {
+        Some(uid) => (uid, uid),
+        None => {
+            let account = accounts(look_in(user)?)?.into_iter().find(|a| a.name == user);
+            if account.is_none() {
+                missing(unknown_user(user));
+            }
+            account.map_or((0, 0), |a| (a.uid, a.gid))
         }
     };
-    match group {
-        Some(group) if !group.is_empty() => Ok((uid, group_id(root, group)?)),
-        _ => Ok((uid, own_group)),
+    let gid = match group.map(|group| (group, number(group))) {
+        None => own_group,
+        Some((_, Some(gid))) => gid,
+        Some((group, None)) => {
+            let found = groups_of(look_in(group)?)?.into_iter().find(|g| g.name == group);
+            if found.is_none() {
+                missing(unknown_group(group));
+            }
+            found.map_or(own_group, |g| g.gid)
+        }
+    };
+    Ok((uid, gid))
+}
+
+/// What an owner's name is without looking it up.
+fn number(name: &str) -> Option<u32> {
+    match name {
+        "" | "root" => Some(0),
+        name => name.parse::<i32>().ok().and_then(|id| u32::try_from(id).ok()),
     }
 }
 
@@ -119,7 +158,11 @@ fn group_id(root: BorrowedFd<'_>, group: &str) -> Result<u32, UserError> {
         return Ok(gid);
     }
     let found = groups_of(root)?.into_iter().find(|g| g.name == group).map(|g| g.gid);
-    found.ok_or_else(|| UserError::Unknown { what: "group", name: group.to_owned(), file: "/etc/group" })
+    found.ok_or_else(|| unknown_group(group))
+}
+
+fn unknown_group(name: &str) -> UserError {
+    UserError::Unknown { what: "group", name: name.to_owned(), file: "/etc/group" }
 }
 
 fn unknown_user(name: &str) -> UserError {
@@ -190,10 +233,33 @@ mod tests {
         assert_eq!(who("7"), Identity { uid: 7, gid: 0, groups: vec![0], home: "/".into() });
         let error = identity(root.as_fd(), "nobody").unwrap_err();
         assert_eq!(error.to_string(), "the image's /etc/passwd has no user `nobody`");
-        assert_eq!(owner(root.as_fd(), "app").unwrap(), (1000, 1001));
-        assert_eq!(owner(root.as_fd(), "5").unwrap(), (5, 5));
-        assert_eq!(owner(root.as_fd(), "5:wheel").unwrap(), (5, 10));
-        assert!(owner(root.as_fd(), "app:nope").is_err());
+    }
+
+    #[test]
+    fn owners_are_found_and_who_is_not_is_root() {
+        let (_dir, root) = image("app:x:1000:1001::/home/app:\n", "wheel:x:10:root,app\n");
+        for (who, ids) in [
+            ("app", (1000, 1001)),
+            ("app:wheel", (1000, 10)),
+            ("app:", (1000, 0)),
+            ("app:nope", (1000, 1001)),
+            (":wheel", (0, 10)),
+            ("5", (5, 5)),
+            ("1000", (1000, 1000)),
+            ("5:wheel", (5, 10)),
+            ("nope", (0, 0)),
+            ("nope:wheel", (0, 10)),
+            ("root:root", (0, 0)),
+        ] {
+            let mut missing = Vec::new();
+            let found = owner(Some(root.as_fd()), who, &mut |e| missing.push(e.to_string())).unwrap();
+            assert_eq!(found, ids, "{who}");
+            assert_eq!(missing.len(), who.matches("nope").count(), "{who}");
+        }
+        let nowhere = |who: &str| owner(None, who, &mut |_| {});
+        assert_eq!(nowhere("root:5").unwrap(), (0, 5));
+        let message = nowhere("5:wheel").unwrap_err().to_string();
+        assert!(message.starts_with("the name `wheel` cannot be looked up"), "{message}");
     }
 
     #[test]
