@@ -86,6 +86,15 @@ impl Chmod {
         Ok(Chmod(changes))
     }
 
+    /// The mode of a directory that has to be made for a destination; `None` for what it would have anyway.
+    /// As in BuildKit, that is the number, without its set-id and sticky bits; letters do not reach there.
+    pub fn made_directory(&self) -> Option<u32> {
+        match self.0[..] {
+            [Change::Clear(0o7777), Change::Set(mode)] => Some(mode & 0o777),
+            _ => None,
+        }
+    }
+
     /// What becomes of a file that has `mode` (`0o7777`).
     pub fn apply(&self, mode: u32, is_directory: bool) -> u32 {
         let executable = is_directory || mode & EXECUTE != 0;

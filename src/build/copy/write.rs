@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use cooper_runtime::in_root::Place;
 use cooper_runtime::sys::fs::{self, FileKind};
 
-use super::{CopyError, CopyOptions, CopyReport, OwnerSink, described, extract, shown, write_error};
+use super::{Chmod, CopyError, CopyOptions, CopyReport, OwnerSink, described, extract, shown, write_error};
 use crate::context::hash::unchanged;
 use crate::context::select::{Item, ItemKind, Origin, Source};
 use crate::context::tree::{Cursor, SourceTree, join};
@@ -169,9 +169,9 @@ impl<'a> Writer<'a> {
     pub(super) fn dress_made(&mut self, path: &[u8], chmod: bool) -> Result<(), CopyError> {
         let (dir, name) = self.to.parent(path).map_err(write_error("open the directory of", path))?;
         self.maker.own(Spot { dir, name, path })?;
-        match &self.maker.options.chmod {
+        match self.maker.options.chmod.as_ref().and_then(Chmod::made_directory) {
             Some(mode) if chmod => {
-                fs::chmod_at(dir, name, mode.apply(0o755, true)).map_err(write_error("set the mode of", path))
+                fs::chmod_at(dir, name, mode).map_err(write_error("set the mode of", path))
             }
             _ => Ok(()),
         }
