@@ -70,7 +70,7 @@ pub struct CopyReport {
     pub bytes: u64,
     /// Archives that were extracted. `--chmod` did not reach what was in them.
     pub extracted: u64,
-    /// Devices and named pipes of those archives, which were left out.
+    /// Devices of those archives, which were left out.
     pub skipped: Vec<String>,
 }
 

@@ -12,8 +12,7 @@
 //! other extended attribute. `--chmod` does not reach them. A further name of a file shares what the file
 //! has, whatever its own entry says.
 //!
-//! **Left out** are devices, which nobody in a user namespace can make, and named pipes: BuildKit leaves
-//! out both. The report names them. Names that begin with `.wh.` are names like others.
+//! **Left out** are devices, which nobody in a user namespace can make. The report names them. Names that begin with `.wh.` are names like others.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -130,6 +129,7 @@ impl Extraction<'_> {
                 | EntryKind::File { .. }
                 | EntryKind::Symlink { .. }
                 | EntryKind::Hardlink { .. }
+                | EntryKind::Fifo
         ) {
             self.to.report.skipped.push(shown(&path));
             return Ok(());
@@ -173,6 +173,15 @@ impl Extraction<'_> {
                 let made = fs::make_symlink_at(dir, name, OsStr::from_bytes(target));
                 made.map_err(self.failed("create the symbolic link", &place))?;
                 self.own(&place, entry)?;
+                let time = bounded(entry.mtime);
+                fs::set_mtime_at(dir, name, time).map_err(self.failed("set the time of", &place))?;
+                self.to.report.files += 1;
+            }
+            EntryKind::Fifo => {
+                let made = fs::make_node_at(dir, name, FileKind::Fifo, (0, 0));
+                made.map_err(self.failed("create the named pipe", &place))?;
+                self.own(&place, entry)?;
+                fs::chmod_at(dir, name, entry.mode).map_err(self.failed("set the mode of", &place))?;
                 let time = bounded(entry.mtime);
                 fs::set_mtime_at(dir, name, time).map_err(self.failed("set the time of", &place))?;
                 self.to.report.files += 1;
