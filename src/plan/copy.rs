@@ -132,13 +132,6 @@ pub(super) fn words(
         check_remote(copy, &step.sources, add, git_dir_flag)?;
     }
     let dest = variables.expand(escape, &copy.dest)?;
-    if dest.is_empty() {
-        return Err(fail(
-            copy.dest.span,
-            format!("the destination of {keyword} is empty"),
-            "use `.` for the working directory",
-        ));
-    }
     if step.sources.len() > 1 && !is_directory(&dest) {
         let help = format!("write `{dest}/`");
         let message =
