@@ -155,6 +155,7 @@ fn environment_and_user_are_the_steps_own() {
             "E=env",
             "EMPTY=",
             "HOME=/home/app",
+            "HTTP_PROXY=http://127.0.0.1:1",
             "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "PWD=/work",
             "SHLVL=1",

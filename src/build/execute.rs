@@ -408,7 +408,6 @@ impl Executor<'_, '_> {
             progress.event(Event::Warning { text: format!("{e}; root owns what is made") });
         };
         match &step.action {
-            Action::Run(run) if run.argv.is_empty() => {}
             Action::Run(run) => {
                 let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
                 super::run::prepare_cwd(root.as_fd(), run, &mut ownership).map_err(StepError::Run)?;

@@ -62,17 +62,21 @@ fn flags_of(keyword: &str) -> &'static [(&'static str, Takes)] {
 /// Takes the flags off the front of an instruction's arguments and checks them against what `keyword`
 /// (in capitals) has. Gives the flags and the rest, trimmed.
 ///
-/// Quotes around a value or a part of it are removed, and so is a backslash before a character, whatever
-/// the escape character of the file: flags are read before anything is expanded, as in BuildKit.
+/// Quotes around a value or a part of it are removed, and so is an escape character before another one:
+/// flags are read before anything is expanded, as in BuildKit.
 ///
 /// # Errors
 /// For an unknown flag, one given twice that may be given once, one without the value it needs.
-pub(super) fn take<'l>(keyword: &str, args: Part<'l>) -> Result<(Vec<Flag>, Part<'l>), ParseError> {
+pub(super) fn take<'l>(
+    keyword: &str,
+    args: Part<'l>,
+    escape: char,
+) -> Result<(Vec<Flag>, Part<'l>), ParseError> {
     let known = flags_of(keyword);
     let mut flags: Vec<Flag> = Vec::new();
     let mut rest = args.trim();
     while rest.as_str().starts_with("--") {
-        let (word, text) = flag_word(rest);
+        let (word, text) = flag_word(rest, escape);
         rest = rest.from(word.as_str().len()).trim();
         if text == "--" {
             break;
@@ -84,8 +88,8 @@ pub(super) fn take<'l>(keyword: &str, args: Part<'l>) -> Result<(Vec<Flag>, Part
     Ok((flags, rest))
 }
 
-/// The first word of `part`, quotes keeping it together, and its text without quotes and backslashes.
-fn flag_word(part: Part<'_>) -> (Part<'_>, String) {
+/// The first word of `part`, quotes keeping it together, and its text without quotes and escapes.
+fn flag_word(part: Part<'_>, escape: char) -> (Part<'_>, String) {
     let mut text = String::new();
     let mut quote: Option<char> = None;
     let mut chars = part.as_str().char_indices();
@@ -98,7 +102,7 @@ fn flag_word(part: Part<'_>) -> (Part<'_>, String) {
             }
             None if matches!(c, '\'' | '"') => quote = Some(c),
             Some(open) if c == open => quote = None,
-            _ if c == '\\' => text.extend(chars.next().map(|(_, escaped)| escaped)),
+            _ if c == escape => text.extend(chars.next().map(|(_, escaped)| escaped)),
             _ => text.push(c),
         }
     }

@@ -71,7 +71,7 @@ impl Reader<'_, '_> {
         if name == "FROM" {
             return self.from(keyword, rest, text, line).map(Statement::From);
         }
-        let (flags, rest) = flags::take(name, rest)?;
+        let (flags, rest) = flags::take(name, rest, self.escape)?;
         let args = Args { keyword, name, rest };
         let mut span = part.span();
         let kind = match name {
@@ -107,7 +107,7 @@ impl Reader<'_, '_> {
         text: String,
         line: usize,
     ) -> Result<From, ParseError> {
-        let (mut flags, rest) = flags::take("FROM", rest)?;
+        let (mut flags, rest) = flags::take("FROM", rest, self.escape)?;
         let words = split::blank_separated(rest);
         let (image, name) = match words[..] {
             [image] => (image, None),

@@ -287,12 +287,13 @@ impl<'a> Lexer<'a> {
             // Only these three can be escaped here; before anything else the escape is text.
             let next = self.peek();
             let special = next.filter(|&next| matches!(next, '"' | '$') || next == c);
-            if special.is_none() || self.keep_escapes {
+            if self.keep_escapes {
                 value.push(c);
             }
+            // Where escapes are kept, one that is text is there twice: in a pattern it means itself.
+            value.push(special.unwrap_or(c));
             if special.is_some() {
                 self.bump();
-                value.extend(special);
             }
         }
     }
@@ -327,6 +328,11 @@ impl<'a> Lexer<'a> {
             Some('}') => Ok(self.plain(name, start)),
             Some(':') => match self.bump() {
                 Some(operator @ ('+' | '-' | '?' | '#' | '%')) => self.modified(start, name, operator, true),
+                // Where an unset variable stays as it is written, what would have become of it does not matter.
+                Some(_) if self.mode.keep_unset && (self.lookup)(name).is_none() => {
+                    self.operand('}', self.keep_escapes)?;
+                    Ok(self.text[start..self.position].to_owned())
+                }
                 Some(other) => unsupported(&format!(":{other}")),
                 None => LexError::new("`}` is missing"),
             },

@@ -75,7 +75,8 @@ impl Printer {
             rest.push_str(" AS ");
             rest.push_str(&name.node);
         }
-        let platform = from.platform.as_ref().map(|value| flag_text("platform", Some(&value.node)));
+        let platform =
+            from.platform.as_ref().map(|value| flag_text("platform", Some(&value.node), self.escape));
         self.line("FROM", &platform.unwrap_or_default(), &rest);
     }
 
@@ -105,7 +106,11 @@ impl Printer {
             Kind::Shell(words) => self.line("SHELL", "", &json(words)),
             Kind::Healthcheck(Healthcheck::None) => self.line("HEALTHCHECK", "", "NONE"),
             Kind::Healthcheck(Healthcheck::Cmd { flags, command }) => {
-                self.line("HEALTHCHECK", &flags_text(flags), &format!("CMD {}", command_text(command)));
+                self.line(
+                    "HEALTHCHECK",
+                    &flags_text(flags, self.escape),
+                    &format!("CMD {}", command_text(command)),
+                );
             }
             Kind::Onbuild(inner) => self.onbuild(inner),
         }
@@ -145,14 +150,14 @@ impl Printer {
     }
 
     fn run(&mut self, run: &Run) {
-        self.line("RUN", &flags_text(&run.flags), &command_text(&run.command));
+        self.line("RUN", &flags_text(&run.flags, self.escape), &command_text(&run.command));
         for heredoc in &run.heredocs {
             self.body(heredoc, false);
         }
     }
 
     fn copy(&mut self, keyword: &str, copy: &Copy) {
-        let flags = flags_text(&copy.flags);
+        let flags = flags_text(&copy.flags, self.escape);
         if copy.sources.iter().all(|source| heredoc_of(source).is_none()) {
             let paths = copy.sources.iter().filter_map(|source| match source {
                 Source::Path(word) => Some(word),
@@ -303,27 +308,28 @@ fn pairs_text(pairs: &[(Word, Word)], escape: char) -> String {
     words.join(" ")
 }
 
-fn flags_text(flags: &[Flag]) -> String {
-    let flag = |flag: &Flag| flag_text(&flag.name.node, flag.value.as_ref().map(|value| value.node.as_str()));
+fn flags_text(flags: &[Flag], escape: char) -> String {
+    let value = |flag: &'_ Flag| flag.value.as_ref().map(|value| value.node.clone());
+    let flag = |flag: &Flag| flag_text(&flag.name.node, value(flag).as_deref(), escape);
     flags.iter().map(flag).collect::<Vec<_>>().join(" ")
 }
 
 /// `--name=value`, in quotes if the value has anything that could mean something.
-fn flag_text(name: &str, value: Option<&str>) -> String {
+fn flag_text(name: &str, value: Option<&str>, escape: char) -> String {
     let Some(value) = value else { return format!("--{name}") };
     let special = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\' | '`');
     if !value.contains(special) {
         return format!("--{name}={value}");
     }
-    format!("--{name}=\"{}\"", escaped(value, &['"', '\\']))
+    format!("--{name}=\"{}\"", escaped(value, escape, &['"']))
 }
 
-/// `text` with a backslash before each of `special`.
-fn escaped(text: &str, special: &[char]) -> String {
+/// `text` with an escape character before each of `special` and before each of its own kind.
+fn escaped(text: &str, escape: char, special: &[char]) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     for c in text.chars() {
-        if special.contains(&c) {
-            out.push('\\');
+        if c == escape || special.contains(&c) {
+            out.push(escape);
         }
         out.push(c);
     }
@@ -341,7 +347,7 @@ fn opening_text(heredoc: &Heredoc, quote: &str) -> String {
         let quoted = |c: char| if ordinary(c) { c.to_string() } else { format!("\\{c}") };
         name.chars().map(quoted).collect()
     } else if quote == "\"" || name.contains('\'') {
-        format!("\"{}\"", escaped(name, &['"', '\\', '$']))
+        format!("\"{}\"", escaped(name, '\\', &['"', '$']))
     } else {
         format!("'{name}'")
     };

@@ -95,8 +95,10 @@ pub(super) fn words(
         };
         let adding = step.add.as_mut();
         match (flag.name.node.as_str(), adding) {
-            // Taken as it stands: BuildKit expands no variables here either.
-            ("from", _) => from = flag.value.as_ref().map(|w| (w.node.clone(), w.span)),
+            // Taken as it stands: BuildKit expands no variables here either. `--from=` is as good as none.
+            ("from", _) => {
+                from = flag.value.as_ref().filter(|w| !w.node.is_empty()).map(|w| (w.node.clone(), w.span));
+            }
             ("chown", _) => step.chown = Some(value()?).filter(|v| !v.is_empty()),
             ("chmod", _) => {
                 step.chmod = Some(value()?).filter(|v| !v.is_empty());

@@ -89,22 +89,18 @@ impl<M: Images> Planner<'_, M> {
         Ok(Start::Base(Base::Image(image), Some(Box::new(config))))
     }
 
-    /// What a `--from` names.
+    /// What a `--from` names, or the `from` of a mount.
     pub(super) fn origin(
         &mut self,
         name: &str,
         span: Span,
         number: usize,
     ) -> Result<Origin<M::Image>, PlanError> {
-        if name.contains('$') {
-            let help = "--from takes no variables; add a stage `FROM $NAME AS name` and copy from that";
-            return Err(fail(span, "a variable in --from", help));
-        }
-        if name.is_empty() {
-            return Err(fail(span, "--from names nothing", "name a stage, an image or a build context"));
-        }
+        check_from(name, span)?;
         let lower = name.to_lowercase();
-        if let Some(earlier) = self.stage_named(&lower, number) {
+        // Of equal names the last in the whole file is meant, even when it comes too late.
+        let named = self.stage_named(&lower, self.file.stages.len());
+        if let Some(earlier) = named.filter(|named| *named < number) {
             return Ok(Origin::Stage(self.stage(earlier)?));
         }
         let key = context_key(&lower);
@@ -118,8 +114,7 @@ impl<M: Images> Planner<'_, M> {
                 let help = "stages count from 0; better give the stage a name with AS";
                 return Err(fail(span, message, help));
             }
-            let mut later = self.file.stages[number..].iter().filter_map(|s| s.from.name.as_ref());
-            if later.any(|n| n.node.to_lowercase() == lower) {
+            if named.is_some() {
                 let message = format!("stage `{name}` does not come before this one");
                 let help = "move the stage up: a stage can copy from earlier ones only";
                 return Err(fail(span, message, help));
@@ -168,6 +163,18 @@ impl<M: Images> Planner<'_, M> {
     fn context_named(&self, name: &str) -> Option<NamedContext> {
         self.options.contexts.get(name).cloned()
     }
+}
+
+/// Refuses a `--from` that could name nothing, whichever stages and images there are.
+fn check_from(name: &str, span: Span) -> Result<(), PlanError> {
+    if name.contains('$') {
+        let help = "--from takes no variables; add a stage `FROM $NAME AS name` and copy from that";
+        return Err(fail(span, "a variable in --from", help));
+    }
+    if name.is_empty() {
+        return Err(fail(span, "--from names nothing", "name a stage, an image or a build context"));
+    }
+    Ok(())
 }
 
 /// The name under which a `--build-context` for an image is looked for: as Docker shows the image, without

@@ -13,7 +13,7 @@ use crate::plan::copy::clean;
 /// One `RUN`, all variables expanded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunStep<I> {
-    /// Program and arguments; empty when the instruction says nothing to run.
+    /// Program and arguments.
     pub argv: Vec<String>,
     /// `NAME=value`; what the key sees.
     pub env: Vec<String>,
@@ -165,7 +165,7 @@ fn with_shell(shell: &[String], text: String) -> Vec<String> {
 /// A command in either form, as a list of arguments.
 pub(super) fn command(command: &Command, shell: &[String]) -> Vec<String> {
     match command {
-        Command::Shell(text) if text.node.trim().is_empty() => Vec::new(),
+        // Also when there is no text: the shell is given an empty one.
         Command::Shell(text) => with_shell(shell, text.node.clone()),
         Command::Exec(list) => list.node.clone(),
     }
@@ -223,7 +223,7 @@ impl<M: Images> Planner<'_, M> {
         let absolute = |target: &str| {
             if target.starts_with('/') { clean(target) } else { clean(&format!("{cwd}/{target}")) }
         };
-        let from = match &options.from {
+        let from = match options.from.as_ref().filter(|name| !name.is_empty()) {
             Some(name) => Some(self.origin(name, span, number)?),
             None => None,
         };

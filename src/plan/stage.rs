@@ -29,8 +29,9 @@ pub(super) struct Planner<'a, M: Images> {
     planned: BTreeMap<usize, usize>,
     /// Also those of other platforms.
     stages: Vec<Stage<M::Image>>,
-    /// The variables at the end of each stage that was planned for this platform, by position.
-    ends: BTreeMap<usize, Variables>,
+    /// The variables at the end of each stage that was planned for this platform, and the names of those that
+    /// are arguments, by position.
+    ends: BTreeMap<usize, (Variables, Vec<String>)>,
     used_args: BTreeSet<String>,
     warnings: Vec<String>,
 }
@@ -66,24 +67,36 @@ impl<'a, M: Images> Planner<'a, M> {
         images: &'a mut M,
         stages: Vec<Stage<M::Image>>,
     ) -> Result<Self, PlanError> {
-        let target_stage = options.target.as_deref().unwrap_or("default");
+        let last = file.stages.last().and_then(|stage| stage.from.name.as_ref());
+        let target_stage = match (&options.target, last) {
+            (Some(target), _) => target.clone(),
+            (None, Some(name)) => name.node.to_lowercase(),
+            (None, None) => "default".to_owned(),
+        };
         let mut planner = Planner {
             file,
             options,
             platform: platform.clone(),
             images,
-            globals: predefined(&options.build_platform, platform, target_stage),
+            globals: predefined(&options.build_platform, platform, &target_stage),
             planned: BTreeMap::new(),
             stages,
             ends: BTreeMap::new(),
             used_args: BTreeSet::new(),
             warnings: Vec::new(),
         };
+        // What is predefined can be given as well, also where no ARG asks for it.
+        for name in planner.globals.names() {
+            if let Some(value) = options.build_args.get(&name) {
+                planner.globals.set(&name, value);
+                planner.used_args.insert(name);
+            }
+        }
         for instruction in &file.global_args {
             let Kind::Arg(args) = &instruction.kind else { continue };
             for arg in args {
                 let globals = planner.globals.clone();
-                if let Some(value) = planner.argument(&arg.name.node, arg, &globals)? {
+                if let Some(value) = planner.argument(arg, &globals)? {
                     planner.globals.set(&arg.name.node, &value);
                 }
             }
@@ -95,7 +108,8 @@ impl<'a, M: Images> Planner<'a, M> {
     pub(super) fn finish(mut self) -> (Vec<Stage<M::Image>>, Vec<String>) {
         const NOT_DECLARED: [&str; 2] = ["SOURCE_DATE_EPOCH", "BUILDKIT_DOCKERFILE_CHECK"];
         let known = |name: &str| {
-            self.used_args.contains(name) || PROXY_ARGS.contains(&name) || NOT_DECLARED.contains(&name)
+            let proxy = PROXY_ARGS.iter().any(|proxy| proxy.eq_ignore_ascii_case(name));
+            self.used_args.contains(name) || proxy || NOT_DECLARED.contains(&name)
         };
         for name in self.options.build_args.keys().filter(|n| !known(n)) {
             self.warnings
@@ -152,14 +166,17 @@ impl<'a, M: Images> Planner<'a, M> {
         if position == self.stages.len() {
             self.stages.push(stage);
         }
-        self.ends.insert(position, state.variables);
+        self.ends.insert(position, (state.variables, state.args));
         self.planned.insert(number, position);
         Ok(position)
     }
 
     /// What a stage is for: what its `FROM` says, else the target's platform.
     fn stage_platform(&self, from: &ast::From) -> Result<Platform, PlanError> {
-        let Some(word) = &from.platform else { return Ok(self.platform.clone()) };
+        // `--platform=` is as good as none.
+        let Some(word) = from.platform.as_ref().filter(|word| !word.node.is_empty()) else {
+            return Ok(self.platform.clone());
+        };
         let text = self.globals.expand(self.file.directives.escape, word)?;
         if text.is_empty() {
             return Err(fail(word.span, "the platform is empty once its variables are expanded", ""));
@@ -202,8 +219,13 @@ impl<'a, M: Images> Planner<'a, M> {
         let progress = match (&base, found) {
             (Base::Stage(position), _) => {
                 let stage = &self.stages[*position];
-                let variables = self.ends.get(position).cloned().unwrap_or_default();
-                let state = State::new(stage.config.clone(), variables);
+                let (mut variables, args) = self.ends.get(position).cloned().unwrap_or_default();
+                // An ARG behind an ENV of the same name does not outlive its stage.
+                for (name, value) in stage.config.config.env.iter().filter_map(|line| line.split_once('=')) {
+                    variables.set(name, value);
+                }
+                let mut state = State::new(stage.config.clone(), variables);
+                state.args = args;
                 Progress { state, steps: Vec::new(), history: stage.history.clone() }
             }
             (_, None) => Progress::starting(scratch(platform)),
@@ -243,20 +265,19 @@ impl<'a, M: Images> Planner<'a, M> {
             other => other,
         };
         let instruction = parse_trigger(text).map_err(|e| here(e.into()))?;
-        let scene = Scene { number, escape: '\\', span: Some(from.span), platform };
+        // Its text was split at backslashes, but its words expand as those of the file do.
+        let escape = self.file.directives.escape;
+        let scene = Scene { number, escape, span: Some(from.span), platform };
         self.instruction(scene, &instruction, progress).map_err(here)
     }
 
     /// The value that an `ARG` gets: from the command line, from its default, or in a stage from an
     /// argument of the same name before the first `FROM`.
-    fn argument(
-        &mut self,
-        name: &str,
-        arg: &ArgDecl,
-        variables: &Variables,
-    ) -> Result<Option<String>, PlanError> {
+    fn argument(&mut self, arg: &ArgDecl, variables: &Variables) -> Result<Option<String>, PlanError> {
+        // Unlike an ENV's, the name stays as it is written, quotes and all.
+        let name = &arg.name.node;
         if let Some(value) = self.options.build_args.get(name) {
-            self.used_args.insert(name.to_owned());
+            self.used_args.insert(name.clone());
             return Ok(Some(value.clone()));
         }
         match &arg.default {
@@ -301,18 +322,20 @@ impl<'a, M: Images> Planner<'a, M> {
                 (Action::Workdir { path: clean, user: state.config.config.user.clone() }, said)
             }
             Kind::Arg(args) => {
+                let mut said = "ARG".to_owned();
                 for arg in args {
-                    let name = state.variables.expand(escape, &arg.name)?;
-                    let value = self.argument(&name, arg, &state.variables)?;
+                    let name = &arg.name.node;
+                    let value = self.argument(arg, &state.variables)?;
                     let shown = value.as_ref().map(|v| format!("={v}")).unwrap_or_default();
-                    progress.history.push(said_only(format!("ARG {name}{shown}")));
-                    state.set_arg(&name, value.as_deref());
+                    said.push_str(&format!(" {name}{shown}"));
+                    state.set_arg(name, value.as_deref());
                 }
+                progress.history.push(said_only(said));
                 return Ok(());
             }
             _ => {
                 let said = instructions::apply(instruction, escape, state)?;
-                progress.history.push(said_only(said));
+                progress.history.extend(said.map(said_only));
                 return Ok(());
             }
         };
@@ -331,6 +354,17 @@ impl<'a, M: Images> Planner<'a, M> {
         state: &State,
     ) -> Result<RunStep<M::Image>, PlanError> {
         let line = run::command_line(instruction, run, &state.shell())?;
+        if line.argv.is_empty() {
+            return Err(fail(
+                instruction.span,
+                "RUN has nothing to run",
+                "name a program: RUN [\"program\"]",
+            ));
+        }
+        if state.variables.get("").is_some() {
+            let help = "find the ENV whose name is a variable without a value";
+            return Err(fail(instruction.span, "a variable of the environment has no name", help));
+        }
         if let Some((target, content)) = line.script {
             let span = scene.span.unwrap_or(instruction.span);
             mounts.push(RunMount { target, kind: MountKind::Script { content }, span });

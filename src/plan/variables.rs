@@ -56,6 +56,11 @@ impl Variables {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
+    /// The names, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.iter().map(|(n, _)| n.clone()).collect()
+    }
+
     /// As `NAME=value` lines.
     pub fn to_env(&self) -> Vec<String> {
         self.0.iter().map(|(n, v)| format!("{n}={v}")).collect()
@@ -104,12 +109,19 @@ pub fn predefined(build: &Platform, target: &Platform, target_stage: &str) -> Va
     variables
 }
 
-/// The proxy settings among the build arguments, as `RUN` sees them.
+/// The proxy settings among the build arguments, as `RUN` sees them: each under both of its names, whatever
+/// the case in which it was given. Of two that differ only in that, the one in small letters counts.
 pub fn proxies(build_args: &BTreeMap<String, String>) -> Vec<String> {
-    PROXY_ARGS
-        .iter()
-        .filter_map(|name| build_args.get(*name).map(|value| format!("{name}={value}")))
-        .collect()
+    let mut lines = Vec::new();
+    for name in PROXY_ARGS.iter().filter(|name| name.starts_with(char::is_uppercase)) {
+        // Capitals sort first.
+        let given = build_args.iter().rfind(|(given, _)| given.eq_ignore_ascii_case(name));
+        if let Some((_, value)) = given.filter(|(_, value)| !value.is_empty()) {
+            lines.push(format!("{name}={value}"));
+            lines.push(format!("{}={value}", name.to_lowercase()));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -24,9 +24,12 @@ impl<M: Images> Planner<'_, M> {
             let numbers = named.get(name)?;
             numbers[..numbers.partition_point(|&number| number < before)].last().copied()
         };
+        // Elsewhere than in `FROM` a name means the last stage that has it, which may come too late.
+        let last = |name: &str, before: usize| {
+            named.get(&name.to_lowercase())?.last().copied().filter(|number| *number < before)
+        };
         let named_or_numbered = |name: &str, before: usize| {
-            let by_number = || name.parse().ok().filter(|number| *number < before);
-            last_before(&name.to_lowercase(), before).or_else(by_number)
+            last(name, before).or_else(|| name.parse().ok().filter(|number| *number < before))
         };
         let mut needed = vec![false; target + 1];
         needed[target] = true;
