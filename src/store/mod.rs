@@ -98,9 +98,18 @@ impl Store {
     /// # Errors
     /// When the directory is something else, has another format, or cannot be written.
     pub fn open(root: &Path) -> Result<Store, StoreError> {
-        // Subordinate ids must be able to walk through to the unpacked layers, so not 0700; what lies
-        // inside is no more secret than the images themselves.
-        fs::create_dir_all(root).map_err(StoreError::io("cannot create", root))?;
+        use std::os::unix::fs::DirBuilderExt;
+        if !root.is_dir() {
+            let made = match root.parent().map_or(Ok(()), fs::create_dir_all) {
+                Ok(()) => fs::DirBuilder::new().mode(0o700).create(root),
+                failed => failed,
+            };
+            match made {
+                // Somebody else's first command was faster.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && root.is_dir() => {}
+                other => other.map_err(StoreError::io("cannot create", root))?,
+            }
+        }
         let root = root.canonicalize().map_err(StoreError::io("cannot open", root))?;
         let version = root.join("version");
         match fs::read_to_string(&version) {
@@ -109,6 +118,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => create(&root)?,
             Err(e) => return Err(StoreError::io("cannot read", &version)(e)),
         }
+        close_off(&root)?;
         let path = root.join("lock");
         let lock = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
         lock.lock_shared().map_err(StoreError::io("cannot lock", &path))?;
@@ -119,6 +129,34 @@ impl Store {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Directories in which images' files lie as they are, with owners and modes.
+const UNPACKED: [&str; 3] = ["layers", "cache", "work"];
+
+/// Nobody else may walk to what is unpacked: what is root in an image is this user outside of it, and so
+/// a set-user-ID program of an image would make anybody who can reach it this user (CVE-2021-41091). Steps
+/// do not walk there, as what they see is opened by the builder and mounted.
+///
+/// A store that is somebody else's is theirs to close.
+fn close_off(root: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    for name in UNPACKED {
+        let path = root.join(name);
+        let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+        if !meta.is_dir() || meta.permissions().mode() & 0o077 == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, fs::Permissions::from_mode(0o700)) {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                ) => {}
+            other => other.map_err(StoreError::io("cannot close off", &path))?,
+        }
+    }
+    Ok(())
 }
 
 /// How files begin that are being written. One that was left behind is swept after an hour.
@@ -197,6 +235,28 @@ mod tests {
         let error = Store::open(dir.path()).unwrap_err();
         assert!(matches!(error, StoreError::NotAStore { .. }));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_its_owner_reaches_what_is_unpacked() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        let made = dir.path().join("a/store");
+        Store::open(&made).unwrap();
+        assert_eq!(mode(&made), 0o700);
+        // A directory that was there keeps its mode, and so does the layout in it.
+        let given = dir.path().join("given");
+        fs::create_dir(&given).unwrap();
+        fs::set_permissions(&given, fs::Permissions::from_mode(0o755)).unwrap();
+        for _ in 0..2 {
+            Store::open(&given).unwrap();
+            assert_eq!((mode(&given), mode(&given.join("blobs")) & 0o700), (0o755, 0o700));
+            for name in UNPACKED {
+                assert_eq!(mode(&given.join(name)), 0o700, "{name}");
+                fs::set_permissions(given.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
     }
 
     #[test]

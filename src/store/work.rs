@@ -54,8 +54,6 @@ impl Store {
             .prefix(&format!("{}-", std::process::id()))
             .tempdir_in(&work)
             .map_err(StoreError::io("cannot create a directory in", &work))?;
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(dir.path(), open).map_err(StoreError::io("cannot open up", &work))?;
         let path = dir.path().join("lock");
         let lock = File::create_new(&path).map_err(StoreError::io("cannot create", &path))?;
         lock.lock().map_err(StoreError::io("cannot lock", &path))?;

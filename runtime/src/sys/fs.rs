@@ -270,34 +270,92 @@ pub fn remove_dir_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 
-/// Removes a name and all below it. A name that is not there is success. Directories without
-/// permission bits are opened up first.
+/// How deep directories may lie in each other wherever a tree is walked by recursion: far deeper than any
+/// path that programs can name (4096 bytes), and not so deep that the stack ends first.
+pub const DEPTH_LIMIT: usize = 1000;
+
+/// Refuses a directory at this depth if that is beyond [`DEPTH_LIMIT`].
+///
+/// # Errors
+/// Then.
+pub fn check_depth(depth: usize) -> io::Result<()> {
+    if depth <= DEPTH_LIMIT {
+        return Ok(());
+    }
+    let what = format!("directories lie in each other more than {DEPTH_LIMIT} deep");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
+/// How deep [`remove_tree_at`] goes before it moves what is below to the top: a descriptor is open for each
+/// level, and of these a process may have 1024.
+const REMOVE_DEPTH: usize = 64;
+
+/// Removes a name and all below it, however deep that is. A name that is not there is success. Directories
+/// without permission bits are opened up first.
 pub fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     let dir = dir.as_fd();
+    let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
+    let mut moved = 0;
+    loop {
+        let before = moved;
+        empty(top.as_fd(), top.as_fd(), 0, &mut moved)?;
+        if moved == before {
+            return remove_dir_at(dir, name);
+        }
+    }
+}
+
+/// Removes what is not a directory; opens what is one, for reading and writing in it.
+fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
     match unlink_at(dir, name) {
-        Ok(()) => return Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if is_errno(&e, rustix::io::Errno::ISDIR) || is_errno(&e, rustix::io::Errno::PERM) => {}
         Err(e) => return Err(e),
     }
-    let inner = match open_dir_at(dir, name) {
-        Ok(fd) => fd,
+    match open_dir_at(dir, name) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             chmod_at(dir, name, 0o700)?;
-            open_dir_at(dir, name)?
+            open_dir_at(dir, name).map(Some)
         }
-        Err(e) => return Err(e),
-    };
-    for entry in list(&inner)? {
-        match remove_tree_at(&inner, &entry.name) {
+        other => other.map(Some),
+    }
+}
+
+/// Removes all in `here`; directories that are too deep go to `top`, `moved` counting them.
+fn empty(top: BorrowedFd<'_>, here: BorrowedFd<'_>, depth: usize, moved: &mut u64) -> io::Result<()> {
+    for entry in list(here)? {
+        let found = match remove_or_open(here, &entry.name) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                chmod_at(dir, name, 0o700)?;
-                remove_tree_at(&inner, &entry.name)?;
+                chmod(here, 0o700)?;
+                remove_or_open(here, &entry.name)?
+            }
+            other => other?,
+        };
+        let Some(inner) = found else { continue };
+        if depth >= REMOVE_DEPTH {
+            // To a directory that is moved, the kernel writes the new `..`.
+            chmod(&inner, 0o700)?;
+            loop {
+                let new = format!(".removed-{moved}");
+                *moved += 1;
+                match rename_new_at(here, &entry.name, top, OsStr::new(&new)) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    other => break other?,
+                }
+            }
+            continue;
+        }
+        empty(top, inner.as_fd(), depth + 1, moved)?;
+        match remove_dir_at(here, &entry.name) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                chmod(here, 0o700)?;
+                remove_dir_at(here, &entry.name)?;
             }
             other => other?,
         }
     }
-    remove_dir_at(dir, name)
+    Ok(())
 }
 
 /// Sets the permission bits of a name that is not a symbolic link.
@@ -457,4 +515,41 @@ fn is_errno(e: &io::Error, errno: rustix::io::Errno) -> bool {
 pub fn is_plain_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_removed_however_deep_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_dir(dir.path()).unwrap();
+        let names = |dir: &OwnedFd| list(dir).unwrap().len();
+        for depth in [0, 1, REMOVE_DEPTH, REMOVE_DEPTH + 1, 3000] {
+            make_dir_at(&root, OsStr::new("top"), 0o755).unwrap();
+            let mut here = open_dir_at(&root, OsStr::new("top")).unwrap();
+            for level in 0..depth {
+                // A name that the removal itself would take for what it moves.
+                let name = OsStr::new(if level % 2 == 0 { "d" } else { ".removed-0" });
+                drop(create_file_at(&here, OsStr::new("file")).unwrap());
+                make_dir_at(&here, name, 0o755).unwrap();
+                let next = open_dir_at(&here, name).unwrap();
+                chmod(&here, if level % 3 == 0 { 0o000 } else { 0o500 }).unwrap();
+                here = next;
+            }
+            // With little stack, and so not by luck.
+            let root = &root;
+            std::thread::scope(|scope| {
+                let small = std::thread::Builder::new().stack_size(1 << 20);
+                small
+                    .spawn_scoped(scope, move || remove_tree_at(root, OsStr::new("top")).unwrap())
+                    .unwrap()
+                    .join()
+                    .unwrap();
+            });
+            assert_eq!(names(root), 0, "{depth}");
+        }
+        assert!(check_depth(DEPTH_LIMIT).is_ok() && check_depth(DEPTH_LIMIT + 1).is_err());
+    }
 }

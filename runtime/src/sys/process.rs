@@ -53,6 +53,26 @@ pub fn clone(namespaces: u64, child: impl FnOnce() -> i32) -> io::Result<(Pid, O
     }
 }
 
+/// Has a program that is not started yet end (`SIGTERM`) when the thread that starts it does, in whatever
+/// way, and take signals as usual: nothing goes on for a command that was killed.
+pub fn end_with_us(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let us = nix::unistd::getpid();
+    let arrange = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        // The builder blocks signals, for a thread of its own to take them, and a program inherits that.
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
+        // Too late to be told.
+        if nix::unistd::getppid() != us {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only functions that are safe in a signal handler may be called; all
+    // of these are bare system calls, and making an error of a number allocates nothing.
+    unsafe { command.pre_exec(arrange) };
+}
+
 fn libc_clone_args(namespaces: u64, pidfd: &mut libc::c_int) -> libc::clone_args {
     // SAFETY: clone_args is plain integers, for which zero is the documented "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
