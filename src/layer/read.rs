@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read};
 
-use cooper_runtime::sys::fs::Time;
+use cooper_runtime::sys::fs::{DEPTH_LIMIT, Time};
 
 use super::entry::EntryKind;
 use super::pax::{self, Overrides, Records};
@@ -74,6 +74,10 @@ pub enum TarError {
         /// Where in the tar.
         offset: u64,
     },
+    /// A name below more directories than anything walks. An archive of a few bytes could otherwise have
+    /// hundreds of thousands made.
+    #[error("a tar entry lies more than {DEPTH_LIMIT} directories deep; its name begins with `{0}`")]
+    Deep(String),
     /// A sparse map that does not describe a file.
     #[error("the sparse map of tar entry `{0}` is malformed")]
     Sparse(String),
@@ -318,6 +322,9 @@ impl<R: Read> TarReader<R> {
             }
             _ => true,
         };
+        if path.split(|b| *b == b'/').filter(|name| !name.is_empty()).count() > DEPTH_LIMIT + 1 {
+            return Err(TarError::Deep(shown.chars().take(60).collect()));
+        }
         if path.is_empty() || path.contains(&0) || !target_ok {
             return Err(TarError::Name(shown));
         }

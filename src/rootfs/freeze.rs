@@ -82,6 +82,9 @@ impl Freezer<'_> {
         path: &[u8],
         opaque: bool,
     ) -> io::Result<bool> {
+        // The stack holds so many levels and no more; Docker's own tar writer ends at paths of 4096 bytes.
+        let depth = if path.is_empty() { 0 } else { path.iter().filter(|b| **b == b'/').count() + 1 };
+        fs::check_depth(depth)?;
         let mut left = false;
         let names = fs::list(dir)?;
         if opaque && let Some(parent) = parent {

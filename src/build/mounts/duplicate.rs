@@ -67,6 +67,7 @@ impl Copier<'_> {
                 copy.set_permissions(Permissions::from_mode(stat.mode))?;
             }
             FileKind::Directory => {
+                fs::check_depth(path.as_bytes().iter().filter(|b| **b == b'/').count())?;
                 let source = fs::open_dir_at(from, name)?;
                 fs::make_dir_at(to, new, 0o700)?;
                 let copy = fs::open_dir_at(to, new)?;

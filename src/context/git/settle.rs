@@ -11,12 +11,19 @@ use cooper_runtime::sys::fs::{self as sysfs, FileKind, Time};
 /// removes `.git` unless it stays; submodules have one too.
 pub(super) fn settle(dir: &Path, keep_git_dir: bool, time: Time) -> io::Result<()> {
     let root = sysfs::open_dir(dir)?;
-    settle_below(&root, keep_git_dir, false, time)?;
+    settle_below(&root, keep_git_dir, false, time, 0)?;
     sysfs::chmod_at(&root, OsStr::new("."), 0o755)?;
     sysfs::set_mtime_at(&root, OsStr::new("."), time)
 }
 
-fn settle_below(dir: impl AsFd, keep_git_dir: bool, in_git_dir: bool, time: Time) -> io::Result<()> {
+fn settle_below(
+    dir: impl AsFd,
+    keep_git_dir: bool,
+    in_git_dir: bool,
+    time: Time,
+    depth: usize,
+) -> io::Result<()> {
+    sysfs::check_depth(depth)?;
     let dir = dir.as_fd();
     for entry in sysfs::list(dir)? {
         let name = entry.name.as_os_str();
@@ -28,7 +35,13 @@ fn settle_below(dir: impl AsFd, keep_git_dir: bool, in_git_dir: bool, time: Time
         let stat = sysfs::stat_at(dir, name)?;
         match stat.kind {
             FileKind::Directory => {
-                settle_below(sysfs::open_dir_at(dir, name)?, keep_git_dir, in_git_dir || git_dir, time)?;
+                settle_below(
+                    sysfs::open_dir_at(dir, name)?,
+                    keep_git_dir,
+                    in_git_dir || git_dir,
+                    time,
+                    depth + 1,
+                )?;
                 sysfs::chmod_at(dir, name, 0o755)?;
             }
             // Objects are read-only in there.
