@@ -36,6 +36,8 @@ pub enum WorkshopError {
 /// How long a step may take to end after it was asked to. Most cannot hear it: the kernel passes the
 /// first process of a PID namespace only those signals that it has a handler for.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long this process has for ending by itself, without a step to wait for.
+const TIDYING: Duration = Duration::from_secs(1);
 
 /// An open workshop.
 #[derive(Debug)]
@@ -115,7 +117,9 @@ impl Workshop {
 }
 
 /// Takes the signals that ask to stop on a thread of their own: the first is passed to the step, which
-/// is killed if it does not end; the second ends this process, and with it everything.
+/// is killed if it does not end; the second ends this process, and with it everything. So does the first
+/// when nobody has heeded it: a server that sends slowly, or a very large file, would hold up the thread that
+/// looks for it for as long as they like. What is left below `work/` the next command sweeps.
 fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -128,8 +132,12 @@ fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
         interrupts.pass_on(first as i32);
         let after_grace = interrupts.clone();
         let _ = std::thread::Builder::new().name("grace".to_owned()).spawn(move || {
-            std::thread::sleep(GRACE);
-            after_grace.pass_on(Signal::SIGKILL as i32);
+            if after_grace.has_step() {
+                std::thread::sleep(GRACE);
+                after_grace.pass_on(Signal::SIGKILL as i32);
+            }
+            std::thread::sleep(TIDYING);
+            std::process::exit(128 + first as i32);
         });
         if let Ok(second) = signals.wait() {
             interrupts.pass_on(Signal::SIGKILL as i32);
@@ -140,6 +148,10 @@ fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
 }
 
 impl Interrupts {
+    fn has_step(&self) -> bool {
+        self.step.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn pass_on(&self, signal: i32) {
         if let Some(step) = &*self.step.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = step.send(signal);

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cooper_runtime::sys::fs::Time;
+use cooper_runtime::sys::process::end_with_us;
 
 use super::git_url::{GitRef, Transport, redacted};
 use crate::store::WorkDir;
@@ -396,15 +397,17 @@ impl<'a> Job<'a> {
             (Transport::Ssh, _) => "ssh",
             (Transport::File, _) => "file",
         };
-        let output = Command::new(self.program)
+        let mut command = Command::new(self.program);
+        command
             .args(arguments)
             .current_dir(dir)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("GIT_ALLOW_PROTOCOL", protocols)
-            .stdin(Stdio::null())
-            .output();
-        match output {
+            .stdin(Stdio::null());
+        // A server that never answers would keep it for ever.
+        end_with_us(&mut command);
+        match command.output() {
             Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stderr);
