@@ -197,6 +197,10 @@ fn read(path: &Path) -> Result<(Source, Option<Context>), CliError> {
     for name in ["Containerfile", "Dockerfile"] {
         let file = if path == Path::new(".") { PathBuf::from(name) } else { path.join(name) };
         if file.exists() {
+            if !file.is_file() {
+                let message = format!("{} is not a regular file", file.display());
+                return Err(CliError::usage(message).with_hint("name the file: `cooper lint FILE`"));
+            }
             return Ok((open(&file)?, Some((path.to_owned(), file))));
         }
     }

@@ -61,6 +61,7 @@ pub fn read(
     let Some(file) = file else {
         for name in NAMES {
             let path = context.path.join(name);
+            check_kind(&path)?;
             if let Some(bytes) = read_path(context, Path::new(name), &path)? {
                 return Ok(Found { name: shown(context, name, &path), bytes, path: Some(path) });
             }
@@ -102,6 +103,22 @@ fn read_path(context: &Opened, name: &Path, path: &Path) -> Result<Option<Vec<u8
         Ok(file) => read_capped(file, path).map(Some),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(SourceError::Io { what: "cannot read", path: path.to_owned(), source }),
+    }
+}
+
+/// Whether what lies under one of [`NAMES`] in a context can be read without waiting for somebody: a pipe
+/// there is nothing that a user has named, as with `-f <(program)`.
+///
+/// # Errors
+/// When it is neither a regular file nor missing.
+pub fn check_kind(path: &Path) -> Result<(), SourceError> {
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_file() => {
+            let name = path.display().to_string();
+            let hint = Some("name the Containerfile with -f FILE");
+            Err(SourceError::Content { name, reason: "is not a regular file", hint })
+        }
+        _ => Ok(()),
     }
 }
 

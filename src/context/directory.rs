@@ -176,16 +176,28 @@ fn read_beside(
     {
         return read_inside(root, inside.join(name).as_os_str().as_bytes(), path);
     }
-    match std::fs::File::open(path) {
-        Ok(file) => {
-            let mut text = Vec::new();
-            io::Read::read_to_end(&mut io::Read::take(file, IGNORE_FILE_LIMIT), &mut text)
-                .map_err(|source| ContextError::ReadIgnore { path: path.to_owned(), source })?;
-            Ok(Some(text))
+    let unreadable = |source| ContextError::ReadIgnore { path: path.to_owned(), source };
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => {}
+        // Reading a pipe would wait for somebody to write to it.
+        Ok(_) => {
+            return Err(unreadable(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
         }
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(source) => Err(ContextError::ReadIgnore { path: path.to_owned(), source }),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(unreadable(e)),
     }
+    let mut text = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, IGNORE_FILE_LIMIT + 1), &mut text))
+        .map_err(unreadable)?;
+    // Less than all of the rules would let in what the rest keeps out.
+    if text.len() as u64 > IGNORE_FILE_LIMIT {
+        let what = format!("larger than {IGNORE_FILE_LIMIT} bytes");
+        return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, what)));
+    }
+    Ok(Some(text))
 }
 
 /// An open build context.
