@@ -65,6 +65,15 @@ impl<M: Images> Planner<'_, M> {
         self.image_start(&source, from.image.span, platform)
     }
 
+    /// Whether a `FROM` can name something at all.
+    pub(super) fn check_base(&self, number: usize, from: &ast::From, name: &str) -> Result<(), PlanError> {
+        let known = name == "scratch"
+            || self.replaced(from)
+            || self.stage_named(name, number).is_some()
+            || self.context_named(&context_key(name)).is_some();
+        if known { Ok(()) } else { image_source(name, from.image.span).map(drop) }
+    }
+
     fn context_start(
         &mut self,
         context: NamedContext,

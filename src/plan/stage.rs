@@ -101,7 +101,32 @@ impl<'a, M: Images> Planner<'a, M> {
                 }
             }
         }
+        planner.check_names()?;
         Ok(planner)
+    }
+
+    /// Looks at what all stages start from, also those that are not built: a mistake there is told at once.
+    fn check_names(&self) -> Result<(), PlanError> {
+        for (number, stage) in self.file.stages.iter().enumerate() {
+            self.stage_platform(&stage.from)?;
+            let name = self.base_name(&stage.from)?;
+            self.check_base(number, &stage.from, &name)?;
+        }
+        Ok(())
+    }
+
+    /// What a `FROM` names, its variables expanded.
+    fn base_name(&self, from: &ast::From) -> Result<String, PlanError> {
+        let name = self.globals.expand(self.file.directives.escape, &from.image)?;
+        if !name.is_empty() {
+            return Ok(name);
+        }
+        let message = "the base image's name is empty once its variables are expanded";
+        Err(fail(
+            from.image.span,
+            message,
+            "give the ARG a default before the first FROM, or pass --build-arg",
+        ))
     }
 
     /// The stages, and what the user should know.
@@ -126,6 +151,11 @@ impl<'a, M: Images> Planner<'a, M> {
         let source = &self.file.stages[number];
         let platform = self.stage_platform(&source.from)?;
         let (base, mut progress) = self.base(number, &source.from, &platform)?;
+        // A stage is for what the stage is for that it starts from.
+        let platform = match &base {
+            Base::Stage(of) => self.stages[*of].platform.clone(),
+            _ => platform,
+        };
         let instructions: &[Instruction] =
             if self.replaced(&source.from) { &[] } else { &source.instructions };
         let mut triggers = std::mem::take(&mut progress.state.config.config.on_build);
@@ -191,15 +221,7 @@ impl<'a, M: Images> Planner<'a, M> {
         from: &ast::From,
         platform: &Platform,
     ) -> Result<Begun<M::Image>, PlanError> {
-        let name = self.globals.expand(self.file.directives.escape, &from.image)?;
-        if name.is_empty() {
-            let help = "give the ARG a default before the first FROM, or pass --build-arg";
-            return Err(fail(
-                from.image.span,
-                "the base image's name is empty once its variables are expanded",
-                help,
-            ));
-        }
+        let name = self.base_name(from)?;
         let (base, found) = match self.start(number, from, &name, platform)? {
             Start::Base(base, config) => (base, config),
             Start::Files(context) => {
@@ -231,9 +253,6 @@ impl<'a, M: Images> Planner<'a, M> {
             (_, None) => Progress::starting(scratch(platform)),
             (_, Some(config)) => {
                 let mut config = *config;
-                if config.config.working_dir.is_empty() {
-                    config.config.working_dir = "/".to_owned();
-                }
                 let variables = Variables::from_env(&config.config.env);
                 if variables.get("PATH").is_none() {
                     config.config.env.push(format!("PATH={DEFAULT_PATH}"));

@@ -48,7 +48,7 @@ pub struct CacheMount<'a> {
     pub id: &'a str,
     /// What it holds when it is new; nothing without.
     pub initial: Option<Initial<'a>>,
-    /// Permission bits of a new one. 0755 without, or those of the initial directory.
+    /// Permission bits of a new one, of which the nine count. 0755 without, or those of the initial directory.
     pub mode: Option<u32>,
     /// Owner of a new one. 0 without, or that of the initial directory.
     ///
@@ -160,7 +160,7 @@ impl<'a> Caches<'a> {
                 MountError::Owner { id, uid, gid, source }
             })?;
         }
-        fs::chmod_at(&parent, name, wanted.mode.unwrap_or(made.mode))
+        fs::chmod_at(&parent, name, wanted.mode.map_or(made.mode, |mode| mode & 0o777))
             .map_err(io_error("cannot set the mode of a cache mount"))
     }
 

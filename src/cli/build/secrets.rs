@@ -58,7 +58,8 @@ fn one(value: &str) -> Result<(String, SecretSource), CliError> {
     };
     // Now, so that a mistake costs no work.
     match &source {
-        SecretSource::File(path) if !path.is_file() => {
+        SecretSource::File(path) if path.is_dir() => Err(wrong(format!("{} is a directory", path.display()))),
+        SecretSource::File(path) if !path.exists() => {
             Err(wrong(format!("there is no file {}", path.display())))
         }
         SecretSource::Env(name) if std::env::var_os(name).is_none() => {
