@@ -1,4 +1,7 @@
-//! Walks the plan.
+//! Walks the plan: `cached` looks steps up, `origins` finds what they copy and mount from.
+
+mod cached;
+mod origins;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
@@ -8,21 +11,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
 use super::copy::{CopyOptions, CopyReport, copy_into};
 use super::images::{Finder, FoundImage};
-use super::mounts::secret;
-use super::packer::{Packer, Promise};
-use super::run_mounts::{self, Maker, Prepared, Resolved};
-use super::sources::{Part, Sources, describe};
+use super::packer::Packer;
+use super::run_mounts::{Maker, Prepared};
+use super::sources::{Part, Sources};
 use super::stack::{Fresh, Layer, Record, StageEnd, StepRecord, image_end};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
 use super::{BuildError, Options, StepError, users, workdir};
-use crate::context::{Selection, SourceTree};
+use crate::context::Selection;
 use crate::dockerfile::mode::Chmod;
-use crate::image::{ChainId, DiffId};
-use crate::plan::key::{self, Description, InstructionKey};
-use crate::plan::{Action, Base, CopyStep, MountKind, Origin, Plan, RunStep, Stage, Step};
+use crate::image::ChainId;
+use crate::plan::key::InstructionKey;
+use crate::plan::{Action, Base, CopyStep, Origin, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
-use crate::rootfs::overlay::{Overlay, ReadOnly};
+use crate::rootfs::overlay::Overlay;
 use crate::rootfs::pack::{PackedLayer, recompress};
 use crate::rootfs::unpack::unpack;
 use crate::rootfs::{Clamp, LayerDir};
@@ -152,165 +154,6 @@ impl Executor<'_, '_> {
             Some(signal) => Err(BuildError::Interrupted { signal }),
             None => Ok(()),
         }
-    }
-
-    // ---- The cache.
-
-    /// What a step's times depend on besides its inputs.
-    fn times(&self) -> String {
-        self.options.epoch.map_or_else(|| "inputs".to_owned(), |epoch| format!("epoch {epoch}"))
-    }
-
-    fn key(&mut self, step: &Step<FoundImage>, parts: Option<&[Part]>) -> Result<InstructionKey, Failure> {
-        let times = self.times();
-        Ok(match &step.action {
-            Action::Run(run) => {
-                let mut description = key::run(run, &times);
-                self.describe_mounts(run, &mut description)?;
-                description.key()
-            }
-            Action::Workdir { path, user } => key::workdir(path, user, &times),
-            Action::Copy(copy) => {
-                let mut description = key::copy(copy, &times);
-                match parts {
-                    Some(parts) => {
-                        let context = match &copy.from {
-                            Origin::Context(name) => Some(name),
-                            _ => None,
-                        };
-                        for part in parts {
-                            let digest = self.sources.digest(context, &part.selection)?;
-                            describe(&mut description, &digest, part.unpack);
-                        }
-                    }
-                    None => {
-                        let chain = self.origin_chain(&copy.from)?.map(|c| c.to_string());
-                        description.text("layers").option(chain.as_deref());
-                        key::copy_sources(&mut description, &copy.sources);
-                    }
-                }
-                description.key()
-            }
-        })
-    }
-
-    /// What the mounts of a `RUN` bring into its key: all that they show but caches and secrets.
-    fn describe_mounts(
-        &mut self,
-        run: &RunStep<FoundImage>,
-        description: &mut Description,
-    ) -> Result<(), Failure> {
-        for mount in &run.mounts {
-            let origin = match &mount.kind {
-                MountKind::Bind { from, source, .. } => Some((from, source)),
-                MountKind::Cache { from: Some(from), source, .. } => Some((from, source)),
-                _ => None,
-            };
-            let Some((from, source)) = origin else { continue };
-            match from {
-                Origin::Context(name) => {
-                    let selection = run_mounts::select(&mut self.sources, name, source)?;
-                    let digest = self.sources.digest(Some(name), &selection)?;
-                    description.text(&digest.to_string());
-                }
-                other => {
-                    let chain = self.origin_chain(other)?.map(|c| c.to_string());
-                    description.option(chain.as_deref());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The layer that an earlier build, or this one for another platform, has made of the same step, with
-    /// the newest time in it; if its blob is still there.
-    fn look_up(
-        &mut self,
-        position: usize,
-        key: InstructionKey,
-        alone: bool,
-    ) -> Result<Option<(Layer, i64)>, BuildError> {
-        // An instruction that was never run on anything has no need to wait for the layers below.
-        let known = !self.options.no_cache && self.store.cache_path(&key.directory()).is_dir();
-        if !known && self.done.is_empty() {
-            return Ok(None);
-        }
-        let chain = if alone { None } else { self.chain(position)? };
-        let record = key.on(chain).record();
-        if let Some(layer) = self.done.get(&record) {
-            let time = layer.record.as_ref().map_or(i64::MIN, |r| r.time);
-            return Ok(Some((layer.clone(), time)));
-        }
-        if !known {
-            return Ok(None);
-        }
-        let record: Option<StepRecord> = self.store.cached(&record);
-        let usable = |r: &StepRecord| self.store.blob_size(&r.layer.digest) == Some(r.layer.size);
-        Ok(record.filter(usable).map(|r| {
-            let layer = Layer { packed: Promise::kept(r.layer), fresh: None, base: false, record: None };
-            (layer, r.time)
-        }))
-    }
-
-    /// The chain ID of a stage's layers so far; waits for those that are being packed.
-    fn chain(&self, position: usize) -> Result<Option<ChainId>, BuildError> {
-        let layers = &self.ends[position].layers;
-        let diff_ids: Vec<DiffId> =
-            layers.iter().map(|l| Ok(l.packed.wait()?.diff_id)).collect::<Result<_, BuildError>>()?;
-        Ok(ChainId::of(&diff_ids))
-    }
-
-    // ---- What is copied and mounted.
-
-    /// What a `COPY` takes, if it can be told without the layers of a stage or an image.
-    fn parts_beforehand(&mut self, copy: &CopyStep<FoundImage>) -> Result<Option<Vec<Part>>, StepError> {
-        let tree = match &copy.from {
-            _ if !copy.has_paths() => None,
-            Origin::Context(name) => Some(self.sources.context(name)?),
-            Origin::Scratch => Some(self.sources.nothing()?),
-            Origin::Stage(_) | Origin::Image(_) => return Ok(None),
-        };
-        Ok(Some(self.sources.parts(copy, tree.as_ref())?))
-    }
-
-    /// The chain ID of the layers that a step copies or mounts from.
-    fn origin_chain(&self, from: &Origin<FoundImage>) -> Result<Option<ChainId>, BuildError> {
-        match from {
-            Origin::Context(_) | Origin::Scratch => Ok(None),
-            Origin::Stage(position) => self.chain(*position),
-            Origin::Image(found) => Ok(ChainId::of(&found.image.config.rootfs.diff_ids)),
-        }
-    }
-
-    /// Mounts the layers of a stage or an image to read from; gives the newest time in it.
-    fn mount_origin(&mut self, from: &Origin<FoundImage>) -> Result<(&ReadOnly, i64), Failure> {
-        let end = match from {
-            Origin::Stage(position) => self.ends[*position].clone(),
-            Origin::Image(found) => image_end(found),
-            Origin::Context(_) | Origin::Scratch => StageEnd::default(),
-        };
-        let chain = self.origin_chain(from)?;
-        if !self.sources.mounted.contains_key(&chain) {
-            let dirs = self.layer_dirs(&end)?;
-            let workshop = self.opened()?;
-            let mounted = ReadOnly::mount(&workshop.work, &dirs).map_err(StepError::Rootfs)?;
-            self.sources.mounted.insert(chain, mounted);
-        }
-        match self.sources.mounted.get(&chain) {
-            Some(mounted) => Ok((mounted, end.time)),
-            None => Err(open_error(std::io::ErrorKind::NotFound.into()).into()),
-        }
-    }
-
-    fn parts_from_layers(&mut self, copy: &CopyStep<FoundImage>) -> Result<(Vec<Part>, i64), Failure> {
-        let (mounted, time) = self.mount_origin(&copy.from)?;
-        let root = mounted.root().and_then(|root| root.try_clone_to_owned()).map_err(open_error)?;
-        let name = match &copy.from {
-            Origin::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
-            _ => "the image".to_owned(),
-        };
-        let tree = SourceTree::image(root, name);
-        Ok((self.sources.parts(copy, Some(&tree))?, time))
     }
 
     // ---- Doing it.
@@ -469,50 +312,6 @@ impl Executor<'_, '_> {
         Ok(())
     }
 
-    /// Where the content of a step's mounts lies.
-    fn resolve_mounts(&mut self, step: &Step<FoundImage>) -> Result<Vec<Resolved>, Failure> {
-        let Action::Run(run) = &step.action else { return Ok(Vec::new()) };
-        let mut resolved = Vec::new();
-        for mount in &run.mounts {
-            resolved.push(match (mount.origin(), &mount.kind) {
-                (
-                    Some(Origin::Context(name)),
-                    MountKind::Bind { source, .. } | MountKind::Cache { source, .. },
-                ) => run_mounts::resolve_context(&mut self.sources, name, source)?,
-                (Some(from), _) => {
-                    let identity = self.origin_chain(from)?.map_or_else(String::new, |c| c.to_string());
-                    let (mounted, _) = self.mount_origin(from)?;
-                    Resolved { root: Some(mounted.path()), identity, selection: None }
-                }
-                (None, _) => Resolved::default(),
-            });
-        }
-        Ok(resolved)
-    }
-
-    /// Reads the secrets that steps want, before the user namespace is entered: inside it a file that is
-    /// readable through one of the user's further groups no longer is.
-    fn read_secrets(&mut self) -> Result<(), BuildError> {
-        let steps = self.plan.stages.iter().flat_map(|stage| &stage.steps);
-        for step in steps {
-            let Action::Run(run) = &step.action else { continue };
-            for mount in &run.mounts {
-                let MountKind::Secret { id, .. } = &mount.kind else { continue };
-                let read = secret(&self.options.secrets, id, false);
-                let read = read.map_err(|e| BuildError::Step {
-                    label: String::new(),
-                    text: step.text.clone(),
-                    span: step.span,
-                    source: Box::new(e.into()),
-                })?;
-                if let Some(content) = read {
-                    self.secrets.insert(id.clone(), content);
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Waits for all layers, moves them to where unpacked layers lie, and writes their records.
     fn settle_all(&mut self) -> Result<(), BuildError> {
         // Nothing may have them mounted by a path that is about to change.
@@ -641,10 +440,6 @@ fn notes(copy: &CopyStep<FoundImage>, selection: &Selection, report: &CopyReport
 
 fn closed() -> StepError {
     StepError::Io { what: "the workshop is closed", source: std::io::ErrorKind::NotConnected.into() }
-}
-
-fn open_error(source: std::io::Error) -> StepError {
-    StepError::Io { what: "cannot open the stage to copy from", source }
 }
 
 /// Now, as file systems tell it: inode times come from a clock that is up to a tick behind.
