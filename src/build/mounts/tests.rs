@@ -92,7 +92,7 @@ fn a_cache_is_made_once_and_found_again() {
     let other =
         lab.take(&mut lab.caches(), &CacheMount { mode: Some(0o1770), ..cache("x", Sharing::Shared) });
     assert_ne!(other, path);
-    assert_eq!(std::fs::metadata(&other).unwrap().mode() & 0o7777, 0o1770);
+    assert_eq!(std::fs::metadata(&other).unwrap().mode() & 0o7777, 0o770);
 }
 
 #[test]
