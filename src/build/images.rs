@@ -172,7 +172,8 @@ impl<'a> Finder<'a> {
         if self.policy == PullPolicy::Missing
             && let Some(found) = self.in_store(name, &name.normalised(), platform)?
         {
-            let text = format!("no registry has {name}; the image in the store is used");
+            let why = failures.last().map_or_else(String::new, |e| format!(" ({e})"));
+            let text = format!("no registry gave {name}{why}; the image in the store is used");
             self.progress.event(Event::Warning { text });
             return Ok(found);
         }
@@ -282,7 +283,13 @@ impl Images for Finder<'_> {
         let found = self.find(source, platform)?;
         if !is_for(&found, platform) {
             let theirs = platform_of(&found);
-            let text = format!("the base image is for {theirs}, and {platform} was asked for");
+            let name = match source {
+                ImageSource::Name(name) => name.to_string(),
+                ImageSource::OciLayout(place) => format!("oci:{place}"),
+            };
+            let text = format!(
+                "{name} is for {theirs} only: what is taken from it for {platform} holds programs for {theirs}"
+            );
             self.progress.event(Event::Warning { text });
         }
         let config = found.image.config.clone();

@@ -131,6 +131,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         let borrowed = || store().map(|store| &**store);
         let request = checked(&arguments, &borrowed, &*progress)?;
         if arguments.check {
+            let source = &request.inputs.source;
+            plan::target_of(&request.file, &request.plan).map_err(|e| source.plan_error(&e))?;
             return Ok(Done::Check(report(&request, &arguments)?, Box::new(request)));
         }
         if let Some(what) = arguments.print {
@@ -207,7 +209,7 @@ fn carry_out(
     let source = &request.inputs.source;
     let report = report(request, arguments)?;
     if report.fails {
-        let message = "the build checks have found something, and the build is not to start then";
+        let message = "the build checks have found something, so nothing was built";
         let error = CliError::failed(message).with_detail(findings::text(source, &report, color_on_stderr()));
         return Err(error
             .with_hint("`# check=error=true` asks for that; `skip=CODE` leaves a check out")
@@ -218,8 +220,8 @@ fn carry_out(
     }
     let mut finder = Finder::new(store, arguments.pull, progress);
     let plan = plan::plan(&request.file, &request.plan, &mut finder).map_err(|e| source.plan_error(&e))?;
-    for text in &plan.warnings {
-        progress.event(Event::Warning { text: text.clone() });
+    for text in plan.warnings.iter().cloned().chain(unused(request, &plan)) {
+        progress.event(Event::Warning { text });
     }
     let built = build::build(store, &plan, &mut finder, &request.build, progress)
         .map_err(|e| source.build_error(e, store.root()))?;
@@ -244,6 +246,24 @@ fn carry_out(
     write_documents(request, arguments, &built)?;
     tell_findings(source, &report, progress);
     Ok(built)
+}
+
+/// What was given and no step asks for: most likely a name is misspelt.
+fn unused<I>(request: &Request, plan: &plan::Plan<I>) -> Vec<String> {
+    let steps = || plan.stages.iter().flat_map(|stage| &stage.steps);
+    let wants_secret = |wanted: &str| {
+        steps().any(|step| match &step.action {
+            plan::Action::Run(run) => run
+                .mounts
+                .iter()
+                .any(|mount| matches!(&mount.kind, plan::MountKind::Secret { id, .. } if id == wanted)),
+            _ => false,
+        })
+    };
+    let secrets = request.build.secrets.keys().filter(|id| !wants_secret(id));
+    secrets
+        .map(|id| format!("--secret id={id} was not used: no RUN in a stage that is built mounts it"))
+        .collect()
 }
 
 /// `# syntax=` names the program that is to read the file. Docker fetches it; here it is always cooper, which is
@@ -271,7 +291,7 @@ fn tell_findings(source: &Source, report: &Report, progress: &dyn Progress) {
     }
     if !own.is_empty() {
         let more = if shared.is_empty() { "" } else { " more" };
-        let text = format!("`cooper build --check` has {}{more} to say about {}", own.len(), source.name);
+        let text = format!("build checks have {}{more} to say; see `cooper build --check`", own.len());
         progress.event(Event::Note { text });
     }
 }

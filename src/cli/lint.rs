@@ -97,6 +97,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Stop> {
         skip: codes(&arguments.skip)?,
         ..check::Options::default()
     };
+    if let Some(target) = &arguments.target {
+        let plan = crate::plan::Options {
+            build_args: BTreeMap::new(),
+            target: Some(target.clone()),
+            platforms: Vec::new(),
+            build_platform: crate::image::Platform::host(),
+            contexts: BTreeMap::new(),
+        };
+        crate::plan::target_of(&file, &plan).map_err(|e| source.plan_error(&e))?;
+    }
     let report = check(&source, &file, &options)?;
     print(&source, &report, arguments.format)?;
     outcome(&report, arguments.level.into())

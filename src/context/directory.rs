@@ -10,6 +10,9 @@ use super::tree::SourceTree;
 use crate::dockerfile::IgnoreFile;
 use crate::dockerfile::ignore::IgnoreError;
 
+/// The ignore files of a context, the first that is there: the second name is podman's.
+pub const GENERAL: [&str; 2] = [".dockerignore", ".containerignore"];
+
 /// More than anybody writes by hand; a context may come from strangers.
 const IGNORE_FILE_LIMIT: u64 = 16 << 20;
 
@@ -78,7 +81,7 @@ impl IgnoreRules {
     }
 
     /// Finds the ignore file of a build: `<Containerfile>.dockerignore` beside the Containerfile, else
-    /// `.dockerignore` in the context's root, else no rules. `containerfile` is `None` when it came from
+    /// `.dockerignore` in the context's root, else `.containerignore` there, else no rules. `containerfile` is `None` when it came from
     /// standard input.
     ///
     /// # Errors
@@ -93,11 +96,13 @@ impl IgnoreRules {
                 return IgnoreRules::named(&own, text);
             }
         }
-        let general = context.join(".dockerignore");
-        match read_inside(&root, b".dockerignore", &general)? {
-            Some(text) => IgnoreRules::named(&general, text),
-            None => Ok(IgnoreRules::none()),
+        for name in GENERAL {
+            let general = context.join(name);
+            if let Some(text) = read_inside(&root, name.as_bytes(), &general)? {
+                return IgnoreRules::named(&general, text);
+            }
         }
+        Ok(IgnoreRules::none())
     }
 
     fn named(path: &Path, text: Vec<u8>) -> Result<IgnoreRules, ContextError> {
@@ -284,6 +289,16 @@ mod tests {
         fs::write(context.path().join("real"), "x").unwrap();
         symlink("/real", context.path().join(".dockerignore")).unwrap();
         assert!(IgnoreRules::read(context.path(), None).unwrap().patterns().matches(b"x"));
+    }
+
+    #[test]
+    fn podmans_ignore_file_counts_where_dockers_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".containerignore"), "podman\n").unwrap();
+        assert!(IgnoreRules::read(dir.path(), None).unwrap().patterns().matches(b"podman"));
+        fs::write(dir.path().join(".dockerignore"), "docker\n").unwrap();
+        let rules = IgnoreRules::read(dir.path(), None).unwrap();
+        assert!(rules.patterns().matches(b"docker") && !rules.patterns().matches(b"podman"));
     }
 
     #[test]

@@ -344,6 +344,7 @@ fn not_found(tree: &SourceTree, word: &[u8], names: &[Vec<u8>], lost: Lost) -> S
         Lost::Excluded(path) => {
             tree.ignore().and_then(|rules| rules.line_excluding(&path)).map(Hint::Excluded)
         }
+        Lost::Missing(_) if word.starts_with(b"../") && tree.is_context() => Some(Hint::Above),
         Lost::Missing(path) if !names.join(&b'/').starts_with(&path) => {
             Some(Hint::DanglingLink(shown(&path)))
         }

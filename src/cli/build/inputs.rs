@@ -8,6 +8,7 @@ use super::super::{CliError, Kind};
 use super::Arguments;
 use crate::build::ContextDir;
 use crate::context::containerfile;
+use crate::context::directory::GENERAL;
 use crate::context::http::Downloader;
 use crate::context::source::{self, ContextSpec, Opened, SourceError};
 use crate::dockerfile::ast::Span;
@@ -57,7 +58,7 @@ pub(super) fn read<'a>(
             own.push(".dockerignore");
             PathBuf::from(own)
         });
-        own.is_some_and(|own| own.exists()) || opened.path.join(".dockerignore").exists()
+        own.is_some_and(|own| own.exists()) || GENERAL.iter().any(|name| opened.path.join(name).exists())
     });
     let mut dirs = BTreeMap::new();
     dirs.insert(ContextName::Main, dir_of(&opened, containerfile));

@@ -91,11 +91,16 @@ pub enum Hint {
     DidYouMean(String),
     /// It is a link, and this place, where it leads, is not there.
     DanglingLink(String),
+    /// It lies above the context, as it is written.
+    Above,
 }
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Hint::Above => f.write_str(
+                "nothing above the context can be copied: pass --build-context NAME=DIR, and COPY --from=NAME",
+            ),
             Hint::Excluded(line) => {
                 write!(f, "it is excluded by line {} of {}, `{}`", line.number, line.file, line.pattern)
             }
