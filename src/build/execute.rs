@@ -130,6 +130,7 @@ impl Executor<'_, '_> {
             end.time = end.time.max(time);
             return Ok(());
         }
+        tracing::debug!("{label} is not in the cache");
         self.open_workshop()?;
         let (label_shown, text) = (label.clone(), step.text.clone());
         self.progress.event(Event::Started { task, label: label_shown, text });

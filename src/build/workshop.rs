@@ -75,6 +75,7 @@ impl Workshop {
         let opened = Workshop::open_single_threaded(store);
         progress.resume();
         let workshop = opened?;
+        tracing::debug!("entered a user namespace; id map {:?}", workshop.map.extent);
         if let Extent::Single { reason } = &workshop.map.extent {
             let text =
                 format!("only one user id can be used, so steps cannot change owners or users: {reason}");

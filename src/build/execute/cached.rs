@@ -97,6 +97,7 @@ impl Executor<'_, '_> {
         }
         let chain = if alone { None } else { self.chain(position)? };
         let record = key.on(chain).record();
+        tracing::debug!("looking for {record} in the cache");
         if let Some(layer) = self.done.get(&record) {
             let time = layer.record.as_ref().map_or(i64::MIN, |r| r.time);
             return Ok(Some((layer.clone(), time)));
