@@ -262,15 +262,18 @@ fn usage_error(error: &clap::Error) -> u8 {
         let _ = error.print();
         return 0;
     }
-    let _ = error.print();
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
     {
         let name = argument.split('=').next().unwrap_or(argument);
         if let Some((_, instead)) = KNOWN_ELSEWHERE.iter().find(|(flag, _)| *flag == name) {
-            eprintln!("\nhint: {instead}");
+            // clap would propose the flag that is spelt most alike: --push for --ssh.
+            let error = CliError::usage(format!("there is no {name} here")).with_hint(*instead);
+            eprint!("{}", error.render(progress::color_on_stderr()));
+            return error.kind.exit_code();
         }
     }
+    let _ = error.print();
     Kind::Usage.exit_code()
 }
 
