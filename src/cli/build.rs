@@ -409,7 +409,7 @@ fn checked<'a>(
     })
 }
 
-fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+pub(super) fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String>, CliError> {
     let mut args = BTreeMap::new();
     for text in arguments {
         let (name, value) = match text.split_once('=') {

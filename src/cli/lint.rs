@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::build::build_args;
 use super::failure::{Source, general};
 use super::{CliError, Stop, findings};
 use crate::check::{self, CheckError, Code, Level, Report, settings};
-use crate::context::directory::IgnoreRules;
+use crate::context::directory::{GENERAL, IgnoreRules};
 use crate::dockerfile::{self, Containerfile};
 
 /// Check a Containerfile for likely mistakes and bad practice
@@ -88,11 +89,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Stop> {
         None => None,
     };
     let options = check::Options {
-        build_args: build_args(&arguments.build_args),
+        build_args: build_args(&arguments.build_args)?,
         target: arguments.target.clone(),
         has_ignore_file: context
             .as_ref()
-            .map(|(context, containerfile)| has_ignore_file(context, containerfile)),
+            .map(|(context, containerfile)| has_ignore_file(context, Some(containerfile))),
         ignore: rules.as_ref().map(IgnoreRules::patterns),
         skip: codes(&arguments.skip)?,
         ..check::Options::default()
@@ -180,14 +181,6 @@ fn code(name: &str) -> Result<Code, CliError> {
     })
 }
 
-fn build_args(arguments: &[String]) -> BTreeMap<String, String> {
-    let pair = |text: &String| match text.split_once('=') {
-        Some((name, value)) => Some((name.to_owned(), value.to_owned())),
-        None => std::env::var(text).ok().map(|value| (text.clone(), value)),
-    };
-    arguments.iter().filter_map(pair).collect()
-}
-
 /// A context, and the Containerfile in it.
 type Context = (PathBuf, PathBuf);
 
@@ -240,8 +233,12 @@ fn text(name: &str, from: impl Read) -> Result<String, CliError> {
     })
 }
 
-fn has_ignore_file(context: &Path, containerfile: &Path) -> bool {
-    let mut own = containerfile.as_os_str().to_owned();
-    own.push(".dockerignore");
-    Path::new(&own).exists() || context.join(".dockerignore").exists()
+/// Whether a context, or the Containerfile if it lies in a directory, has an ignore file.
+pub(super) fn has_ignore_file(context: &Path, containerfile: Option<&Path>) -> bool {
+    let own = containerfile.map(|path| {
+        let mut own = path.as_os_str().to_owned();
+        own.push(".dockerignore");
+        PathBuf::from(own)
+    });
+    own.is_some_and(|own| own.exists()) || GENERAL.iter().any(|name| context.join(name).exists())
 }

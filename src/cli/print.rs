@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::dockerfile::Containerfile;
 use crate::dockerfile::ast::{Instruction, Kind, Stage};
+use crate::plan::mount::{self, MountType};
 use crate::plan::{
     self, Action, Base, ContextName, CopySource, MountKind, Origin, Plan, PlanError, RunMount, Step,
 };
@@ -81,15 +82,12 @@ pub(super) fn outline(file: &Containerfile, options: &plan::Options) -> Result<S
         let Kind::Run(run) = &instruction.kind else { continue };
         for flag in run.flags.iter().filter(|f| f.name.node == "mount") {
             let Some(value) = &flag.value else { continue };
-            let fields: Vec<(&str, &str)> =
-                value.node.split(',').map(|f| f.split_once('=').unwrap_or((f, "true"))).collect();
-            let get = |names: &[&str]| fields.iter().find(|(k, _)| names.contains(k)).map(|(_, v)| *v);
-            if get(&["type"]) != Some("secret") {
-                continue;
-            }
-            let id = get(&["id"]).or(get(&["source", "src"])).or(get(&["target", "dst", "destination"]));
-            let required = if get(&["required"]) == Some("true") { "required" } else { "" };
-            let row = (id.unwrap_or_default().to_owned(), required.to_owned(), String::new());
+            // Variables stay as they are written: their values may depend on the stage.
+            let parsed = mount::parse(value, &|word| Ok(word.node.clone()));
+            let Some(secret) = parsed.ok().filter(|m| m.kind == MountType::Secret) else { continue };
+            let id = secret.id.or(secret.source).or(secret.target).unwrap_or_default();
+            let required = if secret.required { "required" } else { "" };
+            let row = (id, required.to_owned(), String::new());
             if !secrets.contains(&row) {
                 secrets.push(row);
             }

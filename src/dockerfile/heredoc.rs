@@ -82,11 +82,6 @@ pub(super) fn opening(word: &str) -> Result<Option<Opening>, LexError> {
     }))
 }
 
-/// Whether a command consists of the opening of one heredoc and nothing else, so that the body is the command.
-pub fn is_alone(command: &str) -> bool {
-    matches!(opening(command.trim()), Ok(Some(_)))
-}
-
 /// Takes the bodies of `openings` off `lines`, one after the other.
 ///
 /// # Errors

@@ -41,7 +41,6 @@ pub use ast::*;
 pub use error::{ParseError, line_col};
 #[cfg(test)]
 pub(crate) use flags::all as all_flags;
-pub use heredoc::is_alone as is_heredoc_alone;
 pub use ignore::IgnoreFile;
 #[cfg(test)]
 pub(crate) use instruction::KEYWORDS;

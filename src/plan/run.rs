@@ -6,7 +6,6 @@ use super::stage::Planner;
 use super::variables::Variables;
 use super::{Images, PlanError, fail};
 use crate::dockerfile::ast::{Command, Flag, Instruction, Run, Span, Word};
-use crate::dockerfile::is_heredoc_alone;
 use crate::image::Platform;
 use crate::plan::copy::clean;
 
@@ -125,10 +124,10 @@ pub(super) fn command_line(
     shell: &[String],
 ) -> Result<CommandLine, PlanError> {
     let mut script = None;
-    let argv = match (&run.command, run.heredocs.as_slice()) {
-        (command, []) => self::command(command, shell),
+    let argv = match (&run.command, run.heredocs.as_slice(), run.script()) {
+        (command, [], _) => self::command(command, shell),
         // The body is the command.
-        (Command::Shell(text), [only]) if is_heredoc_alone(&text.node) => {
+        (_, _, Some(only)) => {
             if only.body.node.starts_with("#!") {
                 let path = format!("{SCRIPTS}/{}", only.name.node);
                 script = Some((path.clone(), only.body.node.clone()));
@@ -138,7 +137,7 @@ pub(super) fn command_line(
             }
         }
         // The shell reads them itself.
-        (Command::Shell(text), several) => {
+        (Command::Shell(text), several, None) => {
             let mut whole = text.node.clone();
             for heredoc in several {
                 whole.push('\n');
@@ -147,7 +146,7 @@ pub(super) fn command_line(
             }
             with_shell(shell, whole)
         }
-        (Command::Exec(_), [heredoc, ..]) => {
+        (Command::Exec(_), [heredoc, ..], None) => {
             let help = "write the command without brackets";
             return Err(fail(heredoc.name.span, "a command in JSON form cannot have here-documents", help));
         }

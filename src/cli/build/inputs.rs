@@ -8,7 +8,6 @@ use super::super::{CliError, Kind};
 use super::Arguments;
 use crate::build::ContextDir;
 use crate::context::containerfile;
-use crate::context::directory::GENERAL;
 use crate::context::http::Downloader;
 use crate::context::source::{self, ContextSpec, Opened, SourceError};
 use crate::dockerfile::ast::Span;
@@ -52,14 +51,10 @@ pub(super) fn read<'a>(
     containerfile::check(&spec, file).map_err(|e| wrong(&e))?;
     let opened = opener.open(&spec)?;
     let (source, containerfile) = opener.containerfile(file, &opened)?;
-    let has_ignore_file = opened.containerfile.is_none().then(|| {
-        let own = containerfile.as_ref().map(|path| {
-            let mut own = path.clone().into_os_string();
-            own.push(".dockerignore");
-            PathBuf::from(own)
-        });
-        own.is_some_and(|own| own.exists()) || GENERAL.iter().any(|name| opened.path.join(name).exists())
-    });
+    let has_ignore_file = opened
+        .containerfile
+        .is_none()
+        .then(|| super::super::lint::has_ignore_file(&opened.path, containerfile.as_deref()));
     let mut dirs = BTreeMap::new();
     dirs.insert(ContextName::Main, dir_of(&opened, containerfile));
     let mut named = BTreeMap::new();
