@@ -17,6 +17,7 @@ pub mod identity;
 pub mod in_root;
 pub mod launcher;
 pub mod mountpoint;
+pub mod record;
 mod sandbox;
 pub mod step;
 mod supervisor;
