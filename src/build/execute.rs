@@ -24,7 +24,6 @@ use crate::image::ChainId;
 use crate::plan::key::InstructionKey;
 use crate::plan::{Action, Base, CopyStep, Origin, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
-use crate::rootfs::overlay::Overlay;
 use crate::rootfs::pack::{PackedLayer, recompress};
 use crate::rootfs::unpack::unpack;
 use crate::rootfs::{Clamp, LayerDir};
@@ -175,7 +174,7 @@ impl Executor<'_, '_> {
             }
         }
         self.read_secrets()?;
-        let workshop = Workshop::open(self.store, self.progress)?;
+        let workshop = Workshop::open(self.store, self.options.storage, self.progress)?;
         // Only here, where subordinate ids are ours.
         self.store.sweep()?;
         let packer = Packer::start(self.store.clone(), workshop.work.clone(), self.options.compression)
@@ -241,10 +240,10 @@ impl Executor<'_, '_> {
             _ => Prepared::default(),
         };
         let from = now_coarse();
-        let records = workshop.records();
-        let mut rootfs = Overlay::mount(&workshop.work, &dirs, records).map_err(StepError::Rootfs)?;
+        let single = workshop.single_id();
+        let mut rootfs = workshop.storage.mount(&dirs).map_err(StepError::Rootfs)?;
         let open_root = |source| StepError::Io { what: "cannot open the root file system", source };
-        let root = rootfs.root().map_err(open_root)?.try_clone_to_owned().map_err(open_root)?;
+        let root = rootfs.root().try_clone_to_owned().map_err(open_root)?;
         // What names could be looked up in.
         let known = (!dirs.is_empty()).then(|| root.as_fd());
         let progress = self.progress;
@@ -253,14 +252,14 @@ impl Executor<'_, '_> {
         };
         match &step.action {
             Action::Run(run) => {
-                let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
+                let mut ownership = Ownership { records: &mut rootfs.records, single };
                 super::run::prepare_cwd(root.as_fd(), run, &mut ownership).map_err(StepError::Run)?;
                 let result = super::run::run(workshop, &rootfs, run, &mounts, task, self.progress);
                 result.map_err(StepError::Run)?;
             }
             Action::Workdir { path, user } => {
                 let who = users::owner(known, user, &mut unknown).map_err(StepError::User)?;
-                let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
+                let mut ownership = Ownership { records: &mut rootfs.records, single };
                 workdir::make(root.as_fd(), path, who, &mut ownership)
                     .map_err(|source| StepError::Workdir { path: path.clone(), source })?;
             }
@@ -273,7 +272,7 @@ impl Executor<'_, '_> {
                     Some(mode) => Some(Chmod::parse(mode).map_err(|e| StepError::Chmod(e.to_string()))?),
                     None => None,
                 };
-                let mut ownership = Ownership { records: records.then_some(&mut rootfs.owners) };
+                let mut ownership = Ownership { records: &mut rootfs.records, single };
                 for Part { selection, unpack } in &parts {
                     let options = CopyOptions { chown, chmod: chmod.clone(), unpack: *unpack };
                     let dest = copy.dest.as_bytes();

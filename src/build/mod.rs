@@ -32,6 +32,7 @@ use std::collections::BTreeMap;
 use crate::dockerfile::ast::Span;
 use crate::layer::compress::Compression;
 use crate::plan::ContextName;
+use crate::rootfs::storage::Backend;
 
 pub use assemble::{Built, BuiltImage};
 pub use execute::build;
@@ -47,6 +48,8 @@ pub struct Options {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Run every step.
     pub no_cache: bool,
+    /// What stacks layers; `None` takes the best that works.
+    pub storage: Option<Backend>,
     /// How layers are compressed.
     pub compression: Compression,
     /// `SOURCE_DATE_EPOCH`: no time in the image is newer, and creation times are this.
@@ -159,7 +162,7 @@ pub enum StepError {
     Unpack(#[from] crate::rootfs::unpack::UnpackError),
     /// The root file system failed.
     #[error(transparent)]
-    Rootfs(#[from] crate::rootfs::overlay::RootfsError),
+    Rootfs(#[from] crate::rootfs::storage::RootfsError),
     /// A file operation failed.
     #[error("{what}: {source}")]
     Io {

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use cooper_runtime::step::Mount;
 
-use crate::rootfs::overlay::RootfsError;
+use crate::rootfs::storage::RootfsError;
 use crate::store::StoreError;
 
 pub use cache::{CacheMount, Caches, Initial};

@@ -15,7 +15,7 @@ use super::workshop::Workshop;
 use crate::image::Platform;
 use crate::plan::RunStep;
 use crate::progress::{Event, Progress, Stream, Tail, TaskId};
-use crate::rootfs::overlay::Overlay;
+use crate::rootfs::storage::RootFs;
 
 /// The host name that steps see: the same everywhere, since it may end up in files.
 const HOSTNAME: &str = "cooper";
@@ -123,13 +123,13 @@ fn signal_name(signal: i32) -> String {
 /// Runs a step in a mounted root file system, and shows its output as it comes.
 pub(super) fn run(
     workshop: &Workshop,
-    rootfs: &Overlay,
+    rootfs: &RootFs,
     step: &RunStep<FoundImage>,
     mounts: &Prepared<'_>,
     task: TaskId,
     progress: &dyn Progress,
 ) -> Result<(), RunError> {
-    let root = rootfs.root().map_err(io_error("cannot open the root file system"))?;
+    let root = rootfs.root();
     let who = users::identity(root, &step.user)?;
     if !workshop.map.covers(who.uid, who.gid) {
         let reason = match &workshop.map.extent {
@@ -146,7 +146,7 @@ pub(super) fn run(
         env.push(format!("HOME={}", who.home));
     }
     let spec = Step {
-        root: rootfs.path(),
+        root: rootfs.path().to_owned(),
         argv: step.argv.clone(),
         env,
         cwd: step.cwd.clone(),

@@ -19,7 +19,7 @@ use super::workshop::Workshop;
 use crate::context::{SelectOptions, Selection};
 use crate::plan::{ContextName, MountKind, RunMount};
 use crate::progress::Progress;
-use crate::rootfs::RecordedOwners;
+use crate::rootfs::Records;
 use crate::store::Store;
 
 /// Where the content of a mount lies.
@@ -99,8 +99,7 @@ impl<'w> Maker<'w> {
                 let source = if *read_only {
                     MountSource::Bind { root, path }
                 } else {
-                    let records = self.workshop.records();
-                    let throwaway = mounts::throwaway(&self.workshop.work, &root, &path, records)?;
+                    let throwaway = mounts::throwaway(&self.workshop.storage, &root, &path)?;
                     let source = throwaway.source.clone();
                     prepared.throwaways.push(throwaway);
                     source
@@ -142,7 +141,7 @@ impl<'w> Maker<'w> {
                 if !file {
                     return Ok(());
                 }
-                let (uid, gid) = if self.workshop.records() { (0, 0) } else { *owner };
+                let (uid, gid) = if self.workshop.single_id() { (0, 0) } else { *owner };
                 (MountSource::File { content: content.clone(), mode: *mode, uid, gid }, true)
             }
             MountKind::Script { content } => {
@@ -163,9 +162,8 @@ impl<'w> Maker<'w> {
         let dir = self.workshop.work.fresh("bind-");
         std::fs::create_dir(&dir).map_err(io)?;
         let root = fs::open_dir(&dir).map_err(io)?;
-        let records = self.workshop.records();
-        let mut forgotten = RecordedOwners::new();
-        let mut ownership = Ownership { records: records.then_some(&mut forgotten) };
+        let mut forgotten = Records::new();
+        let mut ownership = Ownership { records: &mut forgotten, single: self.workshop.single_id() };
         copy_into(root.as_fd(), b"/shown", &selection, &CopyOptions::default(), &mut ownership)?;
         Ok((dir, "shown".to_owned()))
     }

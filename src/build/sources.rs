@@ -16,7 +16,7 @@ use crate::image::{ChainId, Digest};
 use crate::plan::copy::Add;
 use crate::plan::key::Description;
 use crate::plan::{ContextName, CopySource, CopyStep};
-use crate::rootfs::overlay::ReadOnly;
+use crate::rootfs::storage::ReadOnly;
 use crate::store::{Store, WorkDir};
 
 /// A build context, as the command line has found it.

@@ -8,12 +8,15 @@ use cooper_runtime::in_root::{self, Walk};
 use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::copy::OwnerSink;
-use crate::rootfs::RecordedOwners;
+use crate::rootfs::Records;
+use crate::rootfs::storage::made_owner;
 
 /// Gives files the owners that an image wants: really where the id map has them, else on record.
 pub struct Ownership<'a> {
-    /// Where owners are recorded; `None` makes them.
-    pub records: Option<&'a mut RecordedOwners>,
+    /// Where owners are recorded that cannot be made.
+    pub records: &'a mut Records,
+    /// Whether there is one id, so that none can.
+    pub single: bool,
 }
 
 impl OwnerSink for Ownership<'_> {
@@ -25,20 +28,19 @@ impl OwnerSink for Ownership<'_> {
         uid: u32,
         gid: u32,
     ) -> io::Result<()> {
-        match &mut self.records {
-            None => fs::chown_at(dir, name, uid, gid),
-            Some(owners) => {
-                owners.insert(path.to_vec(), (uid, gid));
-                Ok(())
-            }
+        let made = !self.single && made_owner(fs::chown_at(dir, name, uid, gid))?;
+        // A name that was used before may have a record.
+        self.records.remove(path);
+        if !made {
+            self.records.entry(path.to_vec()).or_default().owner = Some((uid, gid));
         }
+        Ok(())
     }
 
     fn linked(&mut self, from: &[u8], to: &[u8]) {
-        let Some(owners) = &mut self.records else { return };
-        match owners.get(from).copied() {
-            Some(owner) => owners.insert(to.to_vec(), owner),
-            None => owners.remove(to),
+        match self.records.get(from).cloned() {
+            Some(record) => self.records.insert(to.to_vec(), record),
+            None => self.records.remove(to),
         };
     }
 }

@@ -15,6 +15,7 @@ use cooper_runtime::launcher::{Launcher, Signaller};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::progress::{Event, Progress};
+use crate::rootfs::storage::{Backend, RootfsError, Storage};
 use crate::rootfs::unpack::Place;
 use crate::store::layers::MapTag;
 use crate::store::{Store, StoreError, WorkDir};
@@ -28,6 +29,9 @@ pub enum WorkshopError {
     /// No launcher.
     #[error("cannot start the process that runs steps: {0}")]
     Launcher(io::Error),
+    /// Nothing stacks layers here.
+    #[error(transparent)]
+    Storage(#[from] RootfsError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,6 +52,8 @@ pub struct Workshop {
     pub tag: MapTag,
     /// What this command is making.
     pub work: Arc<WorkDir>,
+    /// Stacks layers.
+    pub storage: Storage,
     /// Starts steps.
     pub launcher: Launcher,
     /// The host's `/etc/resolv.conf`, as steps see it.
@@ -70,9 +76,13 @@ impl Workshop {
     ///
     /// # Errors
     /// [`WorkshopError::Enter`] where the environment forbids it. This process must have one thread.
-    pub fn open(store: &Store, progress: &dyn Progress) -> Result<Workshop, WorkshopError> {
+    pub fn open(
+        store: &Store,
+        storage: Option<Backend>,
+        progress: &dyn Progress,
+    ) -> Result<Workshop, WorkshopError> {
         progress.pause();
-        let opened = Workshop::open_single_threaded(store);
+        let opened = Workshop::open_single_threaded(store, storage);
         progress.resume();
         let workshop = opened?;
         tracing::debug!("entered a user namespace; id map {:?}", workshop.map.extent);
@@ -84,7 +94,7 @@ impl Workshop {
         Ok(workshop)
     }
 
-    fn open_single_threaded(store: &Store) -> Result<Workshop, WorkshopError> {
+    fn open_single_threaded(store: &Store, storage: Option<Backend>) -> Result<Workshop, WorkshopError> {
         let map = enter()?;
         let launcher = Launcher::start().map_err(WorkshopError::Launcher)?;
         let interrupts = Arc::new(Interrupts::default());
@@ -93,17 +103,19 @@ impl Workshop {
         let resolv_conf = std::fs::read("/etc/resolv.conf").unwrap_or_default();
         let work = Arc::new(store.work_dir()?);
         let setgroups = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
-        Ok(Workshop { setgroups, map, tag, work, launcher, resolv_conf, interrupts })
+        let single = matches!(map.extent, Extent::Single { .. });
+        let storage = Storage::open(storage, work.clone(), single)?;
+        Ok(Workshop { setgroups, map, tag, work, storage, launcher, resolv_conf, interrupts })
     }
 
-    /// Whether owners are recorded because they cannot be made.
-    pub fn records(&self) -> bool {
+    /// Whether there is one id, so that owners are recorded instead of made.
+    pub fn single_id(&self) -> bool {
         matches!(self.map.extent, Extent::Single { .. })
     }
 
     /// The workshop as unpacking wants it.
     pub fn place<'a>(&'a self, store: &'a Store) -> Place<'a> {
-        Place { store, work: &self.work, tag: &self.tag, records: self.records() }
+        Place { store, work: &self.work, tag: &self.tag, single: self.single_id() }
     }
 
     /// The signal that asked this command to stop, if one has.

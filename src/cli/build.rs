@@ -129,7 +129,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let progress = progress::start(global.progress);
     let done = (|| {
         let borrowed = || store().map(|store| &**store);
-        let request = checked(&arguments, &borrowed, &*progress)?;
+        let request = checked(global, &arguments, &borrowed, &*progress)?;
         if arguments.check {
             let source = &request.inputs.source;
             plan::target_of(&request.file, &request.plan).map_err(|e| source.plan_error(&e))?;
@@ -359,6 +359,7 @@ fn size(bytes: u64) -> String {
 }
 
 fn checked<'a>(
+    global: &Global,
     arguments: &Arguments,
     store: &'a dyn Fn() -> Result<&'a Store, CliError>,
     progress: &'a dyn Progress,
@@ -400,6 +401,7 @@ fn checked<'a>(
             contexts: inputs.dirs.clone(),
             secrets,
             no_cache: arguments.no_cache,
+            storage: global.storage.backend(),
             compression: arguments.compression,
             epoch,
         },

@@ -15,7 +15,7 @@ use crate::dockerfile::ParseError;
 use crate::dockerfile::ast::Span;
 use crate::plan::PlanError;
 use crate::progress::color_on_stderr;
-use crate::rootfs::overlay::RootfsError;
+use crate::rootfs::storage::RootfsError;
 use crate::store::StoreError;
 
 /// The Containerfile, to point into.
@@ -91,6 +91,9 @@ impl Source {
                 self.step_error(&text, span, &source, store).into()
             }
             BuildError::Workshop(WorkshopError::Enter(e)) => CliError::environment(e.to_string()).into(),
+            BuildError::Workshop(WorkshopError::Storage(e @ RootfsError::Unavailable { .. })) => {
+                CliError::environment(e.to_string()).into()
+            }
             BuildError::Store(e) => self::store(&e).into(),
             other => general(&other, store).into(),
         }
@@ -100,7 +103,9 @@ impl Source {
         let what = text.lines().next().unwrap_or_default();
         let keyword = what.split_whitespace().next().unwrap_or("the step").to_uppercase();
         let kind = match e {
-            StepError::Rootfs(RootfsError::Mount { .. }) => Kind::Environment,
+            StepError::Rootfs(RootfsError::Mount { .. } | RootfsError::Unavailable { .. }) => {
+                Kind::Environment
+            }
             StepError::Run(RunError::Sandbox(_) | RunError::Id { .. } | RunError::Foreign { .. }) => {
                 Kind::Environment
             }

@@ -21,6 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::progress;
+use crate::rootfs::storage::Backend;
 use crate::store::Store;
 pub use error::{CliError, Kind};
 
@@ -59,14 +60,7 @@ pub struct Global {
     )]
     pub isolation: Isolation,
     /// How layers are stacked
-    #[arg(
-        long,
-        global = true,
-        value_name = "MODE",
-        default_value = "auto",
-        hide_possible_values = true,
-        help = "How layers are stacked [possible values: auto, overlay]"
-    )]
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
     pub storage: Storage,
     /// How progress is shown
     #[arg(long, global = true, value_name = "MODE", default_value = "auto")]
@@ -96,10 +90,22 @@ pub enum Storage {
     Auto,
     /// The kernel's overlay
     Overlay,
-    /// Refused: not there yet
+    /// fuse-overlayfs; needs /dev/fuse
     Fuse,
-    /// Refused: not there yet
+    /// Plain directories; works anywhere
     Copy,
+}
+
+impl Storage {
+    /// The backend asked for; `None` for the best that works.
+    pub fn backend(self) -> Option<Backend> {
+        match self {
+            Storage::Auto => None,
+            Storage::Overlay => Some(Backend::Overlay),
+            Storage::Fuse => Some(Backend::Fuse),
+            Storage::Copy => Some(Backend::Copy),
+        }
+    }
 }
 
 /// `--log-level`
@@ -178,10 +184,6 @@ impl Global {
             let message =
                 "--isolation=chroot and --isolation=ptrace are not there yet in this version of cooper";
             return Err(CliError::usage(message).with_hint("use --isolation=namespaces").into());
-        }
-        if matches!(self.storage, Storage::Fuse | Storage::Copy) {
-            let message = "--storage=fuse and --storage=copy are not there yet in this version of cooper";
-            return Err(CliError::usage(message).with_hint("use --storage=overlay").into());
         }
         let level = match self.log_level {
             LogLevel::Error => tracing::Level::ERROR,

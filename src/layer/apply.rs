@@ -31,6 +31,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 
+use cooper_runtime::record::Attributes;
 use cooper_runtime::sys::fs::Time;
 
 use super::entry::{AUFS_PREFIX, Entry, EntryKind, OPAQUE_MARKER, WHITEOUT_PREFIX, kept_xattr};
@@ -71,7 +72,7 @@ impl Default for ApplyOptions<'_> {
 /// What is done about owners and devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owners {
-    /// Files get them: for root, or root over a range of ids.
+    /// Files get those that the id map has: for root, or root over a range of ids.
     Make,
     /// Files keep ours, and [`Applied`] says what they ought to be: for a single id.
     Record,
@@ -104,13 +105,10 @@ impl ParentTree for NoParents {
 /// What came of it. Paths are in the form of [`Entry::path`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// With [`Owners::Record`]: who owns what, where it is not 0:0.
-    pub owners: BTreeMap<Vec<u8>, (u32, u32)>,
-    /// Which empty files ought to be devices: all with [`Owners::Record`], else those that the kernel
-    /// does not let us make.
-    pub devices: BTreeMap<Vec<u8>, EntryKind>,
-    /// With [`Owners::Record`]: extended attributes that the kernel did not let us set.
-    pub xattrs: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// What could not be made, and is to be remembered: with [`Owners::Record`] all owners but 0:0, all
+    /// devices, and extended attributes that the kernel did not let us set; else what the kernel refuses,
+    /// which are devices, ids outside the map, and attributes that name such ids.
+    pub records: BTreeMap<Vec<u8>, Attributes>,
     /// The latest modification time of any entry.
     pub newest_mtime: Option<i64>,
     /// Entries in the tar.
@@ -172,21 +170,6 @@ pub enum ApplyError {
         target: Vec<u8>,
         /// What the target is.
         found: &'static str,
-    },
-    /// An owner that does not exist here.
-    #[error(
-        "cannot give {} to {uid}:{gid}: {source} (are both ids in the range that /etc/subuid and /etc/subgid grant?)",
-        show(path)
-    )]
-    Owner {
-        /// The entry.
-        path: Vec<u8>,
-        /// Its owner.
-        uid: u32,
-        /// Its group.
-        gid: u32,
-        /// Why.
-        source: io::Error,
     },
     /// An extended attribute that cannot be set.
     #[error("cannot set the extended attribute {} of {}: {source}", name.escape_ascii(), show(path))]

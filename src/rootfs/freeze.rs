@@ -9,47 +9,52 @@
 //!
 //! Nobody else may have the directory open or mounted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use cooper_runtime::record::Attributes;
 use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::lower::{self, MergedDir};
-use super::{Clamp, LayerDir, RecordedOwners};
+use super::{Clamp, LayerDir, Records};
 use crate::layer::apply::ROOT_XATTR;
 use crate::layer::entry::{Entry, EntryKind, kept_xattr, normalise_xattr};
 
 /// Freezes `upper` over `parents` (lowest first) and gives the layer's entries, sorted by path.
-/// `owners` holds the owners that were recorded while working in it, and afterwards those of the
-/// whole layer.
+/// `records` holds what was recorded while working in it, and afterwards what is on record of the whole
+/// layer. With `single`, owners were recorded and not made.
 pub fn freeze(
     upper: BorrowedFd<'_>,
     parents: &[LayerDir],
     clamp: Clamp,
-    owners: &mut RecordedOwners,
-    records: bool,
+    records: &mut Records,
+    single: bool,
 ) -> io::Result<Vec<Entry>> {
     let root = MergedDir::root(parents)?;
-    let mut freezer = Freezer { clamp, owners, records, entries: Vec::new(), links: HashMap::new() };
+    let mut freezer = Freezer { clamp, records, single, entries: Vec::new(), links: HashMap::new() };
     freezer.root(upper, &root)?;
     freezer.directory(upper, Some(&root), &[], false)?;
     let mut entries = freezer.entries;
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     elect_link_targets(&mut entries);
-    if records {
-        let kept = |path: &[u8]| entries.binary_search_by(|e| e.path.as_slice().cmp(path)).is_ok();
-        owners.retain(|path, _| kept(path));
-    }
+    records.retain(|path, record| {
+        // What is not on record belongs to root where owners cannot be made, else to whom it belongs.
+        if single && record.owner == Some((0, 0)) {
+            record.owner = None;
+        }
+        let entry = entries.binary_search_by(|e| e.path.cmp(path));
+        !record.is_empty() && entry.is_ok_and(|at| entries[at].kind != EntryKind::Whiteout)
+    });
     Ok(entries)
 }
 
 struct Freezer<'a> {
     clamp: Clamp,
-    owners: &'a mut RecordedOwners,
-    records: bool,
+    records: &'a mut Records,
+    single: bool,
     entries: Vec<Entry>,
     /// Device and inode of files with several names → the first name met.
     links: HashMap<(u64, u64), Vec<u8>>,
@@ -61,11 +66,8 @@ impl Freezer<'_> {
     fn root(&mut self, upper: BorrowedFd<'_>, parent: &MergedDir) -> io::Result<()> {
         strip(upper, OsStr::new("."))?;
         let stat = fs::stat(upper)?;
-        let mut entry = self.entry(upper, OsStr::new("."), &stat, Vec::new())?;
+        let (mut entry, _) = self.entry(upper, OsStr::new("."), &stat, Vec::new())?;
         let before = parent.root_attributes()?;
-        if self.records && !self.owners.contains_key(&b""[..]) {
-            (entry.uid, entry.gid) = (before.1, before.2);
-        }
         if (entry.mode, entry.uid, entry.gid) != before {
             fs::set_xattr_at(upper, OsStr::new("."), OsStr::new(ROOT_XATTR), b"1")?;
             entry.mtime = self.clamp.apply(entry.mtime);
@@ -138,19 +140,15 @@ impl Freezer<'_> {
             }
             return Ok(found.is_some());
         }
-        let copied_up = !opaque && found.as_ref().is_some_and(|f| f.stat.kind == stat.kind);
-        let mut entry = self.entry(dir, name, &stat, path)?;
-        if self.records
-            && copied_up
-            && let Some(found) = &found
-            && !self.owners.contains_key(&entry.path)
-            && is_copy_of_lower(dir, name, &stat)?
+        if let Some(found) = &found
+            && let Some(record) = found.record
+            && !opaque
+            && !self.records.contains_key(&path)
+            && is_copy_of_lower(dir, name, stat.kind, found)?
         {
-            (entry.uid, entry.gid) = (found.stat.uid, found.stat.gid);
-            if (entry.uid, entry.gid) != (0, 0) {
-                self.owners.insert(entry.path.clone(), (entry.uid, entry.gid));
-            }
+            self.records.insert(path.clone(), record.clone());
         }
+        let (mut entry, stat) = self.entry(dir, name, &stat, path)?;
         let before = match &found {
             Some(found) => self.entry_below(found, name, &entry.path)?,
             None => None,
@@ -229,15 +227,24 @@ impl Freezer<'_> {
         Ok(true)
     }
 
-    /// What a layer says of a name in the upper directory; the time is not clamped yet.
-    fn entry(&self, dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec<u8>) -> io::Result<Entry> {
-        let mut entry = describe(dir, name, stat, path)?;
-        if self.records
-            && let Some(&(uid, gid)) = self.owners.get(&entry.path)
-        {
-            (entry.uid, entry.gid) = (uid, gid);
+    /// What a layer says of a name in the upper directory, with its attributes as they ought to be; the
+    /// time is not clamped yet.
+    fn entry(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        stat: &Stat,
+        path: Vec<u8>,
+    ) -> io::Result<(Entry, Stat)> {
+        let record = self.records.get(&path);
+        let mut stat = *stat;
+        if self.single {
+            (stat.uid, stat.gid) = (0, 0);
         }
-        Ok(entry)
+        if let Some(record) = record {
+            lower::dress(&mut stat, record);
+        }
+        Ok((describe(dir, name, &stat, record, path)?, stat))
     }
 
     /// What a layer would say of the parent's name. `None` for what no layer says.
@@ -245,12 +252,18 @@ impl Freezer<'_> {
         if found.stat.kind == FileKind::Socket {
             return Ok(None);
         }
-        Ok(Some(describe(found.dir, name, &found.stat, path.to_vec())?))
+        Ok(Some(describe(found.dir, name, &found.stat, found.record, path.to_vec())?))
     }
 }
 
-/// The layer entry of one name, as it stands.
-pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec<u8>) -> io::Result<Entry> {
+/// The layer entry of one name, as it stands; `stat` says already what is on record.
+pub(crate) fn describe(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
+    record: Option<&Attributes>,
+    path: Vec<u8>,
+) -> io::Result<Entry> {
     let kind = match stat.kind {
         FileKind::Directory => EntryKind::Directory,
         FileKind::File => EntryKind::File { size: stat.size },
@@ -260,7 +273,7 @@ pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec
         FileKind::Fifo => EntryKind::Fifo,
         FileKind::Socket => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
     };
-    let xattrs = fs::xattrs_at(dir, name)?
+    let mut xattrs: BTreeMap<_, _> = fs::xattrs_at(dir, name)?
         .into_iter()
         .map(|(name, value)| (name.as_bytes().to_vec(), value))
         .filter(|(name, _)| kept_xattr(name))
@@ -269,6 +282,7 @@ pub(crate) fn describe(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat, path: Vec
             (name, value)
         })
         .collect();
+    xattrs.extend(record.iter().flat_map(|r| r.xattrs.clone()));
     let mode = if stat.kind == FileKind::Symlink { 0o777 } else { stat.mode };
     Ok(Entry { path, kind, mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime.sec, xattrs })
 }
@@ -286,10 +300,19 @@ fn strip(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the upper directory's name was copied up by the kernel, which notes where from, and not
-/// made anew under the same name.
-fn is_copy_of_lower(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> io::Result<bool> {
-    match stat.kind {
+/// Whether the upper directory's name was copied up from below, which the kernel notes, and not made
+/// anew under the same name.
+fn is_copy_of_lower(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    kind: FileKind,
+    found: &lower::Found<'_>,
+) -> io::Result<bool> {
+    // What stands for a device is an empty file.
+    let device = found.record.is_some_and(|r| r.node.is_some());
+    let lower = if device { FileKind::File } else { found.stat.kind };
+    match kind {
+        kind if kind != lower => Ok(false),
         // Directories are merged with what is below them unless they are opaque.
         FileKind::Directory => Ok(!lower::is_opaque(dir, name)?),
         FileKind::File => Ok(fs::xattr_at(dir, name, OsStr::new("user.overlay.origin"))?.is_some()),
@@ -347,18 +370,10 @@ fn elect_link_targets(entries: &mut [Entry]) {
 }
 
 fn whiteout(path: Vec<u8>) -> Entry {
-    Entry {
-        path,
-        kind: EntryKind::Whiteout,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        mtime: 0,
-        xattrs: std::collections::BTreeMap::new(),
-    }
+    Entry { path, kind: EntryKind::Whiteout, mode: 0, uid: 0, gid: 0, mtime: 0, xattrs: BTreeMap::new() }
 }
 
-fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
+pub(super) fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
     let mut joined = path.to_vec();
     if !joined.is_empty() {
         joined.push(b'/');

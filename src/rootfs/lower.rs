@@ -4,15 +4,17 @@
 //! layer that has a name wins; directories of that name further down are merged with it until a layer
 //! has something else there or an opaque directory; a character device 0:0 hides the name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
+use cooper_runtime::record::Attributes;
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
-use super::{LayerDir, RecordedOwners};
+use super::{LayerDir, Records};
 use crate::layer::apply::{OPAQUE_XATTR, ROOT_XATTR};
 
 /// A directory as all layers together show it.
@@ -23,13 +25,15 @@ pub struct MergedDir {
 
 struct Part {
     dir: OwnedFd,
-    owners: Arc<RecordedOwners>,
+    records: Arc<Records>,
 }
 
 /// What a merged directory has under one name.
 pub struct Found<'a> {
-    /// Its attributes; the owner as the image has it, recorded or real.
+    /// Its attributes as the image has them, recorded or real.
     pub stat: Stat,
+    /// What of them is on record.
+    pub record: Option<&'a Attributes>,
     /// The directory of the layer that has it.
     pub dir: BorrowedFd<'a>,
     part: usize,
@@ -38,7 +42,7 @@ pub struct Found<'a> {
 impl MergedDir {
     /// The root of a stack of layers, lowest first.
     pub fn root(layers: &[LayerDir]) -> io::Result<MergedDir> {
-        let open = |l: &LayerDir| Ok(Part { dir: fs::open_dir(&l.path)?, owners: l.owners.clone() });
+        let open = |l: &LayerDir| Ok(Part { dir: fs::open_dir(&l.path)?, records: l.records.clone() });
         let parts = layers.iter().rev().map(open).collect::<io::Result<Vec<_>>>()?;
         Ok(MergedDir { parts })
     }
@@ -50,10 +54,11 @@ impl MergedDir {
                 None => continue,
                 Some(stat) if stat.is_whiteout() => return Ok(None),
                 Some(mut stat) => {
-                    if let Some(&(uid, gid)) = part.owners.get(path) {
-                        (stat.uid, stat.gid) = (uid, gid);
+                    let record = part.records.get(path);
+                    if let Some(record) = record {
+                        dress(&mut stat, record);
                     }
-                    return Ok(Some(Found { stat, dir: part.dir.as_fd(), part: at }));
+                    return Ok(Some(Found { stat, record, dir: part.dir.as_fd(), part: at }));
                 }
             }
         }
@@ -70,7 +75,7 @@ impl MergedDir {
                 Some(_) => {}
             }
             let opaque = is_opaque(part.dir.as_fd(), name)?;
-            parts.push(Part { dir: fs::open_dir_at(&part.dir, name)?, owners: part.owners.clone() });
+            parts.push(Part { dir: fs::open_dir_at(&part.dir, name)?, records: part.records.clone() });
             if opaque {
                 break;
             }
@@ -101,12 +106,67 @@ impl MergedDir {
             let marked = fs::xattr_at(&part.dir, OsStr::new("."), OsStr::new(ROOT_XATTR))?.is_some();
             if marked {
                 let stat = fs::stat(&part.dir)?;
-                let (uid, gid) = part.owners.get(&b""[..]).copied().unwrap_or((stat.uid, stat.gid));
+                let recorded = part.records.get(&b""[..]).and_then(|r| r.owner);
+                let (uid, gid) = recorded.unwrap_or((stat.uid, stat.gid));
                 return Ok((stat.mode, uid, gid));
             }
         }
         Ok((0o755, 0, 0))
     }
+}
+
+/// Makes `stat` say what is on record.
+pub fn dress(stat: &mut Stat, record: &Attributes) {
+    if let Some((uid, gid)) = record.owner {
+        (stat.uid, stat.gid) = (uid, gid);
+    }
+    if let Some(node) = record.node {
+        stat.kind = if node.block { FileKind::BlockDevice } else { FileKind::CharDevice };
+        stat.rdev = (node.major, node.minor);
+        stat.size = 0;
+    }
+}
+
+/// What is on record of a stack of layers, lowest first, as far as it can be seen.
+pub fn records(layers: &[LayerDir]) -> io::Result<Records> {
+    let mut found = Records::new();
+    let paths: BTreeSet<&[u8]> = layers.iter().flat_map(|l| l.records.keys().map(Vec::as_slice)).collect();
+    if paths.is_empty() {
+        return Ok(found);
+    }
+    let root = MergedDir::root(layers)?;
+    // Paths come sorted and share most of their directories, which stay open.
+    let mut open: Vec<(&[u8], MergedDir)> = Vec::new();
+    'paths: for path in paths {
+        if path.is_empty() {
+            let (_, uid, gid) = root.root_attributes()?;
+            if (uid, gid) != (0, 0) {
+                found.insert(Vec::new(), Attributes { owner: Some((uid, gid)), ..Attributes::default() });
+            }
+            continue;
+        }
+        let below = |dir: &[u8]| path.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'));
+        while open.last().is_some_and(|(dir, _)| !below(dir)) {
+            open.pop();
+        }
+        let mut start = open.last().map_or(0, |(dir, _)| dir.len() + 1);
+        while let Some(slash) = path[start..].iter().position(|b| *b == b'/') {
+            let (name, at) = (OsStr::from_bytes(&path[start..start + slash]), &path[..start + slash]);
+            let dir = open.last().map_or(&root, |(_, dir)| dir);
+            let next = match dir.lookup(name, at)? {
+                Some(found) if found.stat.kind == FileKind::Directory => dir.open(name, &found)?,
+                // Hidden by a layer above the one that has the record.
+                _ => continue 'paths,
+            };
+            open.push((at, next));
+            start += slash + 1;
+        }
+        let dir = open.last().map_or(&root, |(_, dir)| dir);
+        if let Some(record) = dir.lookup(OsStr::from_bytes(&path[start..]), path)?.and_then(|f| f.record) {
+            found.insert(path.to_vec(), record.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a directory hides what lower layers have in it.
@@ -121,7 +181,7 @@ mod tests {
 
     fn layer(path: &Path) -> LayerDir {
         std::fs::create_dir_all(path).unwrap();
-        LayerDir { path: path.to_owned(), owners: Arc::default() }
+        LayerDir { path: path.to_owned(), records: Arc::default() }
     }
 
     fn file(layer: &LayerDir, path: &str, text: &str) {

@@ -2,36 +2,44 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | [`storage`] | the backends behind one contract: which there are, which one is taken |
+//! | [`overlay`] | the backend that mounts a stack with the kernel's overlay |
 //! | [`lower`] | reads a stack of unpacked layers as one tree, the way the kernel's overlay shows it |
-//! | [`overlay`] | the storage backend: mounts a stack with an upper directory to work in |
-//! | [`freeze`] | turns the upper directory into exactly what a layer says: what changed, nothing else |
+//! | [`inodes`] | records that a step left by inode → records by path |
+//! | [`freeze`] | turns what a backend says has changed into exactly what a layer says |
+//! | [`place`] | a mount point in the work directory |
 //! | [`pack`] | writes a frozen layer as canonical tar, compressed, into the store |
 //! | [`unpack`] | brings the layers of an image from blobs to directories |
 //!
 //! A [`LayerDir`] never changes once it exists, so any number of commands may have it mounted.
 
 pub mod freeze;
+mod inodes;
 pub mod lower;
-pub mod overlay;
+mod overlay;
 pub mod pack;
+mod place;
+pub mod storage;
 pub mod unpack;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cooper_runtime::record::Attributes;
+
 use crate::layer::entry::Entry;
 
-/// Owners that could not be made because the id map has a single id: path → user and group.
-pub type RecordedOwners = BTreeMap<Vec<u8>, (u32, u32)>;
+/// What files of one layer ought to be and could not be made, by path from the root.
+pub type Records = BTreeMap<Vec<u8>, Attributes>;
 
 /// One unpacked layer.
 #[derive(Debug, Clone)]
 pub struct LayerDir {
     /// The directory, in the form of an overlay's lower layer.
     pub path: PathBuf,
-    /// Owners it should have and could not be given.
-    pub owners: Arc<RecordedOwners>,
+    /// What could not be made of it. A path that is not here is what the directory says.
+    pub records: Arc<Records>,
 }
 
 /// What a step has changed, frozen: its directory holds exactly what its entries say.

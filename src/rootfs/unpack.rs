@@ -20,7 +20,7 @@ use cooper_runtime::sys::fs;
 use super::freeze::describe;
 use super::lower::MergedDir;
 use super::pack;
-use super::{LayerDir, RecordedOwners};
+use super::{LayerDir, Records};
 use crate::image::{ChainId, DiffId, Digest, Hasher};
 use crate::layer::apply::{Applied, ApplyError, ApplyOptions, Owners, ParentTree, apply};
 use crate::layer::decompress::{Limited, decompressor};
@@ -76,8 +76,8 @@ pub struct Place<'a> {
     pub work: &'a WorkDir,
     /// Names the id map.
     pub tag: &'a MapTag,
-    /// Whether owners are recorded instead of made.
-    pub records: bool,
+    /// Whether the map has one id, so that owners are recorded instead of made.
+    pub single: bool,
 }
 
 /// Makes sure that all `layers` (lowest first) are unpacked, and gives their directories, ready to be
@@ -167,7 +167,7 @@ fn chain(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>,
             }
         }
         let io_error = |source| UnpackError::Io { digest: *digest, source };
-        let layer = load(&path, place.records).map_err(io_error)?;
+        let layer = load(&path).map_err(io_error)?;
         let top = fs::open_dir(&path).map_err(io_error)?;
         if fs::xattr_at(top.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT)).map_err(io_error)?.is_some() {
             dirs.clear();
@@ -177,17 +177,14 @@ fn chain(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>,
     Ok(dirs)
 }
 
-/// A layer's directory with the owners recorded beside it.
-fn load(path: &Path, records: bool) -> io::Result<LayerDir> {
-    let mut owners = RecordedOwners::new();
-    if records {
-        match std::fs::read(owners_path(path)) {
-            Ok(text) => owners = serde_json::from_slice::<Vec<_>>(&text)?.into_iter().collect(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(LayerDir { path: path.to_owned(), owners: Arc::new(owners) })
+/// A layer's directory with what is on record of it beside it.
+fn load(path: &Path) -> io::Result<LayerDir> {
+    let records = match std::fs::read(records_path(path)) {
+        Ok(text) => serde_json::from_slice::<Vec<_>>(&text)?.into_iter().collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Records::new(),
+        Err(e) => return Err(e),
+    };
+    Ok(LayerDir { path: path.to_owned(), records: Arc::new(records) })
 }
 
 /// Puts a layer that a step has made where unpacked layers lie, under its diff ID.
@@ -195,22 +192,22 @@ pub fn keep(place: Place<'_>, layer: &LayerDir, diff_id: DiffId) -> Result<Layer
     let dir = place.store.layers_dir(place.tag);
     std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
     let path = place.store.layer_path(place.tag, diff_id);
-    save_owners(place.store, &path, &layer.owners)?;
+    save_records(place.store, &path, &layer.records)?;
     settle(&layer.path, &path).map_err(StoreError::io("cannot move a layer to", &path))?;
-    Ok(LayerDir { path, owners: layer.owners.clone() })
+    Ok(LayerDir { path, records: layer.records.clone() })
 }
 
-fn owners_path(layer: &Path) -> PathBuf {
-    layer.with_extension("owners")
+fn records_path(layer: &Path) -> PathBuf {
+    layer.with_extension("records")
 }
 
 /// Written before the layer appears under its name, so that no layer is ever seen without.
-fn save_owners(store: &Store, layer: &Path, owners: &RecordedOwners) -> Result<(), StoreError> {
-    if owners.is_empty() {
+fn save_records(store: &Store, layer: &Path, records: &Records) -> Result<(), StoreError> {
+    if records.is_empty() {
         return Ok(());
     }
-    let path = owners_path(layer);
-    let list: Vec<_> = owners.iter().collect();
+    let path = records_path(layer);
+    let list: Vec<_> = records.iter().collect();
     let text = serde_json::to_vec(&list)
         .map_err(|e| StoreError::Damaged { path: path.clone(), reason: e.to_string() })?;
     store.replace(&path, &text)
@@ -249,7 +246,7 @@ fn unpack_into(
     let dest = fs::open_dir(dir).map_err(io_error)?;
     let mut hashed = Hashed { inner: open_tar(place.store, digest)?, hasher: Hasher::new() };
     let options = ApplyOptions {
-        owners: if place.records { Owners::Record } else { Owners::Make },
+        owners: if place.single { Owners::Record } else { Owners::Make },
         parents: view.as_ref().map(|v| v as &dyn ParentTree),
         ..ApplyOptions::default()
     };
@@ -263,7 +260,7 @@ fn unpack_into(
     if applied.opaque_root {
         fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
     }
-    save_owners(place.store, target, &applied.owners)?;
+    save_records(place.store, target, &applied.records)?;
     settle(dir, target).map_err(io_error)
 }
 
@@ -323,7 +320,7 @@ impl ParentTree for Below<'_> {
         let Some((dir, name)) = self.parent(path)? else { return Ok(None) };
         match dir.lookup(name, path)? {
             Some(found) if found.stat.kind != fs::FileKind::Socket => {
-                Ok(Some(describe(found.dir, name, &found.stat, path.to_vec())?))
+                Ok(Some(describe(found.dir, name, &found.stat, found.record, path.to_vec())?))
             }
             _ => Ok(None),
         }

@@ -3,6 +3,7 @@
 //! Each is one lower directory as the kernel's overlay (mounted with `userxattr`) stacks them:
 //! whiteouts are character devices 0:0, and `user.overlay.opaque` marks an opaque directory. Owners
 //! are those of the user namespace that unpacked it, which is why another map of ids has another set.
+//! What could not be made there (owners where there is one id, devices) stands in `<diff ID>.records`.
 //! A directory appears by rename when it is whole and is never changed after.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,9 @@ use cooper_runtime::sys::fs as sysfs;
 use super::Store;
 use crate::image::{ChainId, DiffId, Digest};
 
+/// The form of the records beside unpacked layers. With another number there is another set of them.
+const RECORDS: u32 = 2;
+
 /// Names a set of unpacked layers: a short hash of the id map they were unpacked under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MapTag(String);
@@ -19,7 +23,7 @@ pub struct MapTag(String);
 impl MapTag {
     /// The tag of an id map, described by any text that is equal for equal maps only.
     pub fn of(map: &str) -> MapTag {
-        MapTag(Digest::of(map.as_bytes()).hex()[..8].to_owned())
+        MapTag(Digest::of(format!("{RECORDS}\n{map}").as_bytes()).hex()[..8].to_owned())
     }
 }
 

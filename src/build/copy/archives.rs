@@ -319,10 +319,12 @@ fn recorded_owners_hold_for_all_names_of_a_file() {
     let context = DirectoryContext::open(&bench.dir.path().join("src"), IgnoreRules::none()).unwrap();
     let selection = select(context.tree(), &["archive"], b"/", &SelectOptions::default()).unwrap();
     let root = fs::open_dir(&bench.root("")).unwrap();
-    let mut records = crate::rootfs::RecordedOwners::from([(b"a".to_vec(), (1, 1))]);
-    let mut owners = crate::build::workdir::Ownership { records: Some(&mut records) };
+    use cooper_runtime::record::Attributes;
+    let record = |owner| Attributes { owner: Some(owner), ..Attributes::default() };
+    let mut records = crate::rootfs::Records::from([(b"a".to_vec(), record((1, 1)))]);
+    let mut owners = crate::build::workdir::Ownership { records: &mut records, single: true };
     copy_into(root.as_fd(), b"/", &selection, &bench.options, &mut owners).unwrap();
-    assert_eq!((records.get(&b"z"[..]), records.get(&b"a"[..])), (Some(&(5, 6)), Some(&(5, 6))));
+    assert_eq!([&records[&b"z"[..]], &records[&b"a"[..]]], [&record((5, 6)); 2]);
     assert_eq!(bench.mode("a"), 0o4755);
 }
 

@@ -10,7 +10,7 @@ use crate::build::{BuildError, StepError};
 use crate::context::SourceTree;
 use crate::image::ChainId;
 use crate::plan::{Action, CopyStep, MountKind, Origin, Step};
-use crate::rootfs::overlay::ReadOnly;
+use crate::rootfs::storage::ReadOnly;
 
 impl Executor<'_, '_> {
     /// What a `COPY` takes, if it can be told without the layers of a stage or an image.
@@ -47,7 +47,7 @@ impl Executor<'_, '_> {
         if !self.sources.mounted.contains_key(&chain) {
             let dirs = self.layer_dirs(&end)?;
             let workshop = self.opened()?;
-            let mounted = ReadOnly::mount(&workshop.work, &dirs).map_err(StepError::Rootfs)?;
+            let mounted = workshop.storage.mount_read_only(&dirs).map_err(StepError::Rootfs)?;
             self.sources.mounted.insert(chain, mounted);
         }
         match self.sources.mounted.get(&chain) {
@@ -61,7 +61,7 @@ impl Executor<'_, '_> {
         copy: &CopyStep<FoundImage>,
     ) -> Result<(Vec<Part>, i64), Failure> {
         let (mounted, time) = self.mount_origin(&copy.from)?;
-        let root = mounted.root().and_then(|root| root.try_clone_to_owned()).map_err(open_error)?;
+        let root = mounted.root().try_clone_to_owned().map_err(open_error)?;
         let name = match &copy.from {
             Origin::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
             _ => "the image".to_owned(),
@@ -83,7 +83,7 @@ impl Executor<'_, '_> {
                 (Some(from), _) => {
                     let identity = self.origin_chain(from)?.map_or_else(String::new, |c| c.to_string());
                     let (mounted, _) = self.mount_origin(from)?;
-                    Resolved { root: Some(mounted.path()), identity, selection: None }
+                    Resolved { root: Some(mounted.path().to_owned()), identity, selection: None }
                 }
                 (None, _) => Resolved::default(),
             });

@@ -154,7 +154,7 @@ impl<'a> Caches<'a> {
         }
         let made = fs::stat_at(&parent, name).map_err(io_error("cannot make a cache mount"))?;
         let (uid, gid) = (wanted.uid.unwrap_or(made.uid), wanted.gid.unwrap_or(made.gid));
-        if (uid, gid) != (made.uid, made.gid) && !self.place.records {
+        if (uid, gid) != (made.uid, made.gid) && !self.place.single {
             fs::chown_at(&parent, name, uid, gid).map_err(|source| {
                 let id = wanted.id.to_owned();
                 MountError::Owner { id, uid, gid, source }
@@ -181,7 +181,7 @@ impl<'a> Caches<'a> {
             Some(_) => return Err(wrong("is not a directory, and a cache mount is one".to_owned())),
             None => return Err(wrong("does not exist".to_owned())),
         }
-        duplicate(found.dir.as_fd(), &found.name, to, name, self.place.records)
+        duplicate(found.dir.as_fd(), &found.name, to, name, self.place.single)
             .map_err(|e| wrong(format!("cannot be copied: {e}")))
     }
 }

@@ -3,14 +3,15 @@ use super::*;
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cooper_runtime::step::MountSource;
 
 use super::prune::remove_all;
 use crate::plan::Sharing;
 use crate::progress::{Event, Progress};
+use crate::rootfs::storage::{Backend, Storage};
 use crate::rootfs::unpack::Place;
 use crate::store::layers::MapTag;
 use crate::store::{Store, WorkDir};
@@ -19,7 +20,7 @@ use crate::store::{Store, WorkDir};
 struct Lab {
     dir: tempfile::TempDir,
     store: Store,
-    work: WorkDir,
+    work: Arc<WorkDir>,
     tag: MapTag,
 }
 
@@ -27,12 +28,16 @@ impl Lab {
     fn new() -> Lab {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store")).unwrap();
-        let work = store.work_dir().unwrap();
+        let work = Arc::new(store.work_dir().unwrap());
         Lab { dir, store, work, tag: MapTag::of("a map") }
     }
 
+    fn storage(&self) -> Storage {
+        Storage::open(Some(Backend::Copy), self.work.clone(), true).unwrap()
+    }
+
     fn caches(&self) -> Caches<'_> {
-        Caches::new(Place { store: &self.store, work: &self.work, tag: &self.tag, records: true })
+        Caches::new(Place { store: &self.store, work: &self.work, tag: &self.tag, single: true })
     }
 
     fn take(&self, caches: &mut Caches<'_>, wanted: &CacheMount<'_>) -> PathBuf {
@@ -207,8 +212,8 @@ fn nothing_written_to_a_throwaway_reaches_its_source() {
     let lab = Lab::new();
     let from = lab.dir.path().join("from");
     tree(&from);
-    let single = throwaway(&lab.work, &from, "d/deep/peer", true).unwrap();
-    let dir = throwaway(&lab.work, &from, "alias", true).unwrap();
+    let single = throwaway(&lab.storage(), &from, "d/deep/peer").unwrap();
+    let dir = throwaway(&lab.storage(), &from, "alias").unwrap();
     let (file, copy) = (place_of(&single.source), place_of(&dir.source));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "content");
     assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o4711);
@@ -221,7 +226,7 @@ fn nothing_written_to_a_throwaway_reaches_its_source() {
     drop((single, dir));
     let left: Vec<_> = std::fs::read_dir(lab.work.path()).unwrap().flatten().map(|e| e.file_name()).collect();
     assert_eq!(left, ["lock"]);
-    let error = throwaway(&lab.work, &from, "nothing", true).unwrap_err();
+    let error = throwaway(&lab.storage(), &from, "nothing").unwrap_err();
     assert_eq!(error.to_string(), "the mount's source nothing does not exist");
 }
 

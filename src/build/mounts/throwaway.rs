@@ -11,9 +11,8 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::duplicate::duplicate;
 use super::{MountError, io_error};
-use crate::rootfs::overlay::{Overlay, RootfsError};
-use crate::rootfs::{LayerDir, RecordedOwners};
-use crate::store::WorkDir;
+use crate::rootfs::LayerDir;
+use crate::rootfs::storage::{RootFs, RootfsError, Storage};
 
 /// A source with what is written to it kept apart. Dropped, that is gone; the source never changes.
 #[derive(Debug)]
@@ -25,9 +24,9 @@ pub struct Throwaway {
 
 #[derive(Debug)]
 enum Kept {
-    /// A directory under an overlay.
-    Overlay { _overlay: Overlay },
-    /// A copy, where an overlay cannot be had, or for a single file.
+    /// A directory in place of a layer.
+    RootFs { _rootfs: RootFs },
+    /// A copy, where that cannot be had, or for a single file.
     Copy { _dir: Copied },
 }
 
@@ -46,11 +45,12 @@ impl Drop for Copied {
 }
 
 /// Prepares `path` below the trusted directory `root` (links never lead out of it) for a step that may
-/// write to it. With `records`, owners cannot be made.
+/// write to it.
 ///
 /// # Errors
-/// When it does not exist, or can be neither covered with an overlay nor copied.
-pub fn throwaway(work: &WorkDir, root: &Path, path: &str, records: bool) -> Result<Throwaway, MountError> {
+/// When it does not exist, or can be neither stacked on nor copied.
+pub fn throwaway(storage: &Storage, root: &Path, path: &str) -> Result<Throwaway, MountError> {
+    let single = storage.single_id();
     let wrong = |problem: String| MountError::Source { path: path.to_owned(), problem };
     let top = fs::open_dir(root).map_err(io_error("cannot open the source of a mount"))?;
     let walk = Walk { follow_last: true, make_dir: None };
@@ -61,29 +61,28 @@ pub fn throwaway(work: &WorkDir, root: &Path, path: &str, records: bool) -> Resu
         let dir =
             fs::open_dir_at(&found.dir, &found.name).map_err(|e| wrong(format!("cannot be opened: {e}")))?;
         // Named by its descriptor: a path could lead somewhere else by the time the kernel follows it.
-        let layer = LayerDir { path: fs::proc_path(dir.as_fd()), owners: Arc::new(RecordedOwners::new()) };
-        match Overlay::mount(work, &[layer], records) {
-            Ok(overlay) => {
-                // An overlay's root shows the attributes of the upper directory, and these are a layer's.
-                let root = overlay.root().map_err(io_error("cannot open the overlay of a mount"))?;
-                let owned = records || (stat.uid, stat.gid) == (0, 0);
-                let here = OsStr::new(".");
+        let layer = LayerDir { path: fs::proc_path(dir.as_fd()), records: Arc::default() };
+        match storage.mount(&[layer]) {
+            Ok(rootfs) => {
+                // A root shows the attributes that a layer speaks of, and this is a directory like others.
+                let (root, here) = (rootfs.root(), OsStr::new("."));
+                let owned = single || (stat.uid, stat.gid) == (0, 0);
                 let dressed = if owned { Ok(()) } else { fs::chown_at(root, here, stat.uid, stat.gid) };
                 dressed
                     .and_then(|()| fs::chmod_at(root, here, stat.mode))
                     .map_err(io_error("cannot give a mount its source's attributes"))?;
-                let source = MountSource::Bind { root: overlay.path(), path: String::new() };
-                return Ok(Throwaway { source, _kept: Kept::Overlay { _overlay: overlay } });
+                let source = MountSource::Bind { root: rootfs.path().to_owned(), path: String::new() };
+                return Ok(Throwaway { source, _kept: Kept::RootFs { _rootfs: rootfs } });
             }
             // Not every file system can lie below an overlay.
-            Err(RootfsError::Mount { .. }) => {}
+            Err(RootfsError::Mount { .. } | RootfsError::Unavailable { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }
-    let copied = Copied(work.fresh("mount-"));
+    let copied = Copied(storage.work().fresh("mount-"));
     std::fs::create_dir(&copied.0).map_err(io_error("cannot create a directory for a mount"))?;
     let to = fs::open_dir(&copied.0).map_err(io_error("cannot open the directory of a mount"))?;
-    duplicate(found.dir.as_fd(), &found.name, to.as_fd(), OsStr::new("copy"), records)
+    duplicate(found.dir.as_fd(), &found.name, to.as_fd(), OsStr::new("copy"), single)
         .map_err(|e| wrong(format!("cannot be copied: {e}")))?;
     let source = MountSource::Bind { root: copied.0.clone(), path: "copy".to_owned() };
     Ok(Throwaway { source, _kept: Kept::Copy { _dir: copied } })

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, fchown};
 use std::time::{Duration, SystemTime};
 
+use cooper_runtime::record::Node;
 use cooper_runtime::sys::fs::{self, FileKind, Time};
 
 use super::super::entry::{EntryKind, normalise_xattr};
@@ -56,6 +57,7 @@ impl Applier<'_> {
             }
         };
         fs::make_dir_at(self.at(depth, name, "make")?, os(name), 0o700).map_err(io_error(&path, "make"))?;
+        self.record(&path, &dir.owner);
         self.record(&path, &dir.owner);
         self.tree.enter(depth, name).map_err(io_error(&path, "open"))?;
         self.dirs.insert(path, dir);
@@ -143,7 +145,8 @@ impl Applier<'_> {
         let owner = (entry.uid, entry.gid);
         self.record(&path, &owner);
         if self.must_chown(owner, file.as_fd(), &path)? {
-            fchown(file, Some(owner.0), Some(owner.1)).map_err(owner_error(&path, owner))?;
+            let made = fchown(file, Some(owner.0), Some(owner.1));
+            self.made_owner(&path, owner, made)?;
         }
         // After the owner, which takes capabilities away, and before the mode: the user's own
         // attributes need leave to write.
@@ -187,9 +190,7 @@ impl Applier<'_> {
         let make = |dir: BorrowedFd<'_>, name: &OsStr| fs::make_node_at(dir, name, kind, rdev);
         let made = match device && self.options.owners == Owners::Record {
             true => false,
-            // In a user namespace nobody may make a device. Base images do have some, in a /dev that
-            // no container ever sees: an empty file takes their place here, and the layer's blob, which
-            // is passed on as it is, still has them.
+            // In a user namespace nobody may make a device: an empty file takes its place.
             false => match self.make(depth, name, make) {
                 Err(ApplyError::Io { source, .. })
                     if device && source.kind() == io::ErrorKind::PermissionDenied =>
@@ -201,8 +202,10 @@ impl Applier<'_> {
         };
         if !made {
             let file = self.make(depth, name, |dir, name| fs::create_file_at(dir, name))?;
-            self.out.devices.insert(path.clone(), entry.kind.clone());
-            return self.file_attributes(depth, name, path, &file, entry);
+            self.file_attributes(depth, name, path.clone(), &file, entry)?;
+            let node = Node { block: kind == FileKind::BlockDevice, major: rdev.0, minor: rdev.1 };
+            self.out.records.entry(path).or_default().node = Some(node);
+            return Ok(());
         }
         self.chown_at(depth, name, &path, (entry.uid, entry.gid))?;
         let kept = entry.xattrs.iter().filter(|(k, _)| !k.starts_with(b"user."));
@@ -244,9 +247,9 @@ impl Applier<'_> {
         }
         self.make(depth, name, |dir, name| fs::link_at(&from, os(target_name), dir, name))?;
         // Names of one inode have one owner: what was said of the one holds for the other.
-        copy_record(&mut self.out.owners, &target_path, &path);
-        copy_record(&mut self.out.devices, &target_path, &path);
-        copy_record(&mut self.out.xattrs, &target_path, &path);
+        if let Some(record) = self.out.records.get(&target_path).cloned() {
+            self.out.records.insert(path, record);
+        }
         Ok(())
     }
 
@@ -303,17 +306,13 @@ impl Applier<'_> {
         let path = self.tree.path(depth, name);
         self.tree.forget(depth, name);
         fs::remove_tree_at(self.at(depth, name, "open")?, os(name)).map_err(io_error(&path, "replace"))?;
-        self.out.owners.remove(&path);
-        self.out.devices.remove(&path);
-        self.out.xattrs.remove(&path);
+        self.out.records.remove(&path);
         self.whiteouts.remove(&path);
         if self.dirs.remove(&path).is_some() {
             // All paths that begin with `path/`; the byte after the slash is `0`.
             let (from, to) = ([&path, b"/".as_slice()].concat(), [&path, b"0".as_slice()].concat());
             let inside = |key: &Vec<u8>| *key >= from && *key < to;
-            self.out.owners.retain(|key, _| !inside(key));
-            self.out.devices.retain(|key, _| !inside(key));
-            self.out.xattrs.retain(|key, _| !inside(key));
+            self.out.records.retain(|key, _| !inside(key));
             self.dirs.retain(|key, _| !inside(key));
             self.whiteouts.retain(|key| !inside(key));
         }
@@ -345,8 +344,8 @@ impl Applier<'_> {
             let handle = self.at(depth, b"", "open")?;
             let birth = fs::stat(handle).map_err(io_error(&path, "examine"))?;
             if owners == Owners::Make && dir.owner != (birth.uid, birth.gid) {
-                fchown(handle, Some(dir.owner.0), Some(dir.owner.1))
-                    .map_err(owner_error(&path, dir.owner))?;
+                let made = fchown(handle, Some(dir.owner.0), Some(dir.owner.1));
+                self.made_owner(&path, dir.owner, made)?;
             }
             self.xattrs(parent, name, &path, &dir.xattrs)?;
             for (on, xattr, value) in [(dir.opaque, OPAQUE_XATTR, b"y"), (path.is_empty(), ROOT_XATTR, b"1")]
@@ -389,21 +388,35 @@ impl Applier<'_> {
         // Capabilities need a namespace to be root of, ACLs one that has the ids they name.
         let ours_to_set = key.starts_with(b"user.");
         let refused = matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput);
-        if self.options.owners == Owners::Record && refused && !ours_to_set {
-            self.out.xattrs.entry(path.to_vec()).or_default().insert(key.to_vec(), value.to_vec());
+        let recorded = self.options.owners == Owners::Record || key.starts_with(b"system.posix_acl_");
+        if recorded && refused && !ours_to_set {
+            let record = self.out.records.entry(path.to_vec()).or_default();
+            record.xattrs.insert(key.to_vec(), value.to_vec());
             return Ok(());
         }
         Err(ApplyError::Xattr { path: path.to_vec(), name: key.to_vec(), source })
     }
 
-    /// Notes an owner, and forgets what was noted of the name before.
+    /// Forgets what was noted of the name before, and notes the owner if it is not to be made.
     fn record(&mut self, path: &[u8], owner: &(u32, u32)) {
-        if self.options.owners == Owners::Record {
-            if *owner == (0, 0) {
-                self.out.owners.remove(path);
-            } else {
-                self.out.owners.insert(path.to_vec(), *owner);
+        self.out.records.remove(path);
+        if self.options.owners == Owners::Record && *owner != (0, 0) {
+            self.note_owner(path, *owner);
+        }
+    }
+
+    fn note_owner(&mut self, path: &[u8], owner: (u32, u32)) {
+        self.out.records.entry(path.to_vec()).or_default().owner = Some(owner);
+    }
+
+    /// Whether an owner was made. One that the id map does not have the kernel calls invalid: it is noted.
+    fn made_owner(&mut self, path: &[u8], owner: (u32, u32), made: io::Result<()>) -> Result<(), ApplyError> {
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                self.note_owner(path, owner);
+                Ok(())
             }
+            other => other.map_err(io_error(path, "set the owner of")),
         }
     }
 
@@ -438,7 +451,8 @@ impl Applier<'_> {
             return Ok(());
         }
         let at = self.at(depth, name, "open")?;
-        fs::chown_at(at, os(name), owner.0, owner.1).map_err(owner_error(path, owner))
+        let made = fs::chown_at(at, os(name), owner.0, owner.1);
+        self.made_owner(path, owner, made)
     }
 
     fn at(&mut self, depth: usize, name: &[u8], action: &'static str) -> Result<BorrowedFd<'_>, ApplyError> {
@@ -488,12 +502,6 @@ fn system_time(time: Time) -> Option<SystemTime> {
     whole?.checked_add(Duration::from_nanos(time.nsec.into()))
 }
 
-fn copy_record<T: Clone>(map: &mut BTreeMap<Vec<u8>, T>, from: &[u8], to: &[u8]) {
-    if let Some(value) = map.get(from).cloned() {
-        map.insert(to.to_vec(), value);
-    }
-}
-
 /// A path's parent and its last name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
@@ -508,8 +516,4 @@ fn os(name: &[u8]) -> &OsStr {
 
 fn io_error(path: &[u8], action: &'static str) -> impl Fn(io::Error) -> ApplyError {
     move |source| ApplyError::Io { path: path.to_vec(), action, source }
-}
-
-fn owner_error(path: &[u8], (uid, gid): (u32, u32)) -> impl Fn(io::Error) -> ApplyError {
-    move |source| ApplyError::Owner { path: path.to_vec(), uid, gid, source }
 }

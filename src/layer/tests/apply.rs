@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
+use cooper_runtime::record::Node;
 use cooper_runtime::sys::fs::{FileKind, Time};
 
 use super::*;
@@ -94,14 +95,15 @@ fn owners_are_made_or_recorded() {
     ]);
     let ground = Ground::new();
     let applied = ground.apply_with(&tar, &RECORD).unwrap();
-    let owner = |path: &str| applied.owners.get(path.as_bytes()).copied();
+    let owner = |path: &str| applied.records.get(path.as_bytes()).and_then(|r| r.owner);
     assert_eq!(owner("d"), Some((70, 71)));
     assert_eq!(owner("d/f"), Some((5, 6)));
     assert_eq!(owner("d/z"), Some((5, 6)));
     assert_eq!(owner("d/g"), None);
     assert_eq!(owner("d/l"), Some((8, 9)));
     assert_eq!(owner("tty"), Some((3, me().1)));
-    assert_eq!(applied.devices[b"tty".as_slice()], EntryKind::CharDevice { major: 4, minor: 7 });
+    let node = Node { block: false, major: 4, minor: 7 };
+    assert_eq!(applied.records[b"tty".as_slice()].node, Some(node));
     let tty = ground.stat("tty").unwrap();
     assert_eq!((tty.kind, tty.size, tty.mode), (FileKind::File, 0, 0o644));
     assert_eq!(ground.stat("d/f").unwrap().uid, me().0);
@@ -110,7 +112,7 @@ fn owners_are_made_or_recorded() {
     if me().0 == 0 {
         let ground = Ground::new();
         let applied = ground.apply(&tar).unwrap();
-        assert!(applied.owners.is_empty() && applied.devices.is_empty());
+        assert!(applied.records.is_empty());
         let ids = |path: &str| ground.stat(path).map(|s| (s.uid, s.gid, s.mode)).unwrap();
         assert_eq!(ids("d"), (70, 71, 0o2755));
         assert_eq!(ids("d/f"), (5, 6, 0o6755));
@@ -246,8 +248,7 @@ fn replacing_forgets_what_was_recorded() {
         .header(b"f", b'0', b"", owned, b"")
         .header(b"f", b'0', b"", zero, b"");
     let applied = ground.apply_with(&tar.end(), &RECORD).unwrap();
-    assert_eq!(applied.owners.keys().collect::<Vec<_>>(), [b"d-after"]);
-    assert!(applied.devices.is_empty());
+    assert_eq!(applied.records.keys().collect::<Vec<_>>(), [b"d-after"]);
 }
 
 #[test]

@@ -1,0 +1,315 @@
+//! The storage backends, behind one contract.
+//!
+//! Each makes a root file system of a stack of layers, lets somebody work in it, and says afterwards
+//! what may have changed: a directory in the form of an overlay's upper layer, which holds at least all
+//! that differs. [`freeze`](super::freeze) compares that with the layers below, so what ends up in a
+//! layer does not depend on the backend.
+//!
+//! | backend | needs | how it learns what changed |
+//! |---|---|---|
+//! | `overlay` | the kernel's overlay in a user namespace, Linux 5.11 | the kernel copies up what is written |
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cooper_runtime::record::{Attributes, ByInode, Inode};
+use cooper_runtime::sys::fs;
+
+use super::freeze::freeze;
+use super::lower::{self, MergedDir};
+use super::{Clamp, Frozen, LayerDir, Records, overlay};
+use crate::store::WorkDir;
+
+/// What can go wrong with a root file system.
+#[derive(Debug, thiserror::Error)]
+pub enum RootfsError {
+    /// The kernel refuses the overlay.
+    #[error("the kernel refuses to mount an overlay on {}: {source}", path.display())]
+    Mount {
+        /// Where the store's files lie.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A backend does not work here.
+    #[error("storage {backend} does not work here: {reason}")]
+    Unavailable {
+        /// Which.
+        backend: Backend,
+        /// Why, and what would help.
+        reason: String,
+    },
+    /// Something else failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> RootfsError {
+    move |source| RootfsError::Io { what: what.into(), source }
+}
+
+/// A way to stack layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's overlay.
+    Overlay,
+    /// The program fuse-overlayfs.
+    Fuse,
+    /// A plain directory that is compared with what it was.
+    Copy,
+}
+
+/// From the best to the one that works anywhere.
+const LADDER: [Backend; 3] = [Backend::Overlay, Backend::Fuse, Backend::Copy];
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Overlay => "overlay",
+            Backend::Fuse => "fuse",
+            Backend::Copy => "copy",
+        })
+    }
+}
+
+/// A stack of layers as one directory. Dropped, it is gone.
+pub(super) trait Mounted: fmt::Debug + Send + Sync {
+    /// The directory.
+    fn root(&self) -> BorrowedFd<'_>;
+
+    /// Where it is, in the builder's mount namespace.
+    fn path(&self) -> &Path;
+}
+
+/// One that can be worked in. Dropped, what was written is lost.
+pub(super) trait Workspace: Mounted {
+    /// Ends the work and gives what may have changed. `inodes` is what is on record of files that are
+    /// in it now; `None` says that nobody kept records.
+    fn changes(self: Box<Self>, inodes: Option<&ByInode>) -> Result<Changes, RootfsError>;
+}
+
+/// What may have changed.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// An upper directory: whiteouts are character devices 0:0, opaque directories have
+    /// `user.overlay.opaque`, and files that are lower ones copied `user.overlay.origin`. It lies in the
+    /// work directory, and belongs to the caller.
+    pub(super) upper: PathBuf,
+    /// What is on record of what lies in it, by path. Nothing here is told apart from a record that says
+    /// what the file system says.
+    pub(super) records: Records,
+}
+
+/// The backend of one command.
+#[derive(Debug)]
+pub struct Storage {
+    backend: Backend,
+    work: Arc<WorkDir>,
+    single: bool,
+}
+
+impl Storage {
+    /// Takes `wish`, or the best that works here. `single` says that the id map has one id, so that no
+    /// owners can be made.
+    ///
+    /// # Errors
+    /// When it does not work here.
+    pub fn open(wish: Option<Backend>, work: Arc<WorkDir>, single: bool) -> Result<Storage, RootfsError> {
+        let storage = |backend| Storage { backend, work: work.clone(), single };
+        if let Some(backend) = wish {
+            return Ok(storage(backend));
+        }
+        for backend in LADDER {
+            let found = storage(backend);
+            match found.probe() {
+                Ok(()) => {
+                    tracing::info!("storage: {backend}, the best that works here");
+                    return Ok(found);
+                }
+                Err(e) => tracing::info!("storage: not {backend}: {e}"),
+            }
+        }
+        Err(RootfsError::Unavailable { backend: Backend::Copy, reason: "nothing works here".to_owned() })
+    }
+
+    /// Tries the backend with an empty stack.
+    fn probe(&self) -> Result<(), RootfsError> {
+        self.mount(&[]).map(drop)
+    }
+
+    fn missing(&self) -> RootfsError {
+        RootfsError::Unavailable { backend: self.backend, reason: "it is not there yet".to_owned() }
+    }
+
+    /// Where this command makes things.
+    pub fn work(&self) -> &WorkDir {
+        &self.work
+    }
+
+    /// Whether there is one id, so that no owners can be made.
+    pub fn single_id(&self) -> bool {
+        self.single
+    }
+
+    /// Makes a root file system of `parents`, lowest first, to work in.
+    ///
+    /// # Errors
+    /// When the backend cannot do it.
+    pub fn mount(&self, parents: &[LayerDir]) -> Result<RootFs, RootfsError> {
+        let workspace: Box<dyn Workspace> = match self.backend {
+            Backend::Overlay => Box::new(overlay::Overlay::mount(&self.work, parents)?),
+            Backend::Fuse | Backend::Copy => return Err(self.missing()),
+        };
+        let mut rootfs = RootFs {
+            workspace,
+            parents: parents.to_vec(),
+            records: Records::new(),
+            inodes: None,
+            single: self.single,
+        };
+        rootfs.dress_root().map_err(io_error("cannot prepare the root file system"))?;
+        Ok(rootfs)
+    }
+
+    /// Makes one to read from.
+    ///
+    /// # Errors
+    /// When the backend cannot do it.
+    pub fn mount_read_only(&self, layers: &[LayerDir]) -> Result<ReadOnly, RootfsError> {
+        Ok(ReadOnly(match self.backend {
+            Backend::Overlay => Box::new(overlay::Overlay::mount_read_only(&self.work, layers)?),
+            Backend::Fuse | Backend::Copy => return Err(self.missing()),
+        }))
+    }
+}
+
+/// A chain of layers mounted to read from.
+#[derive(Debug)]
+pub struct ReadOnly(Box<dyn Mounted>);
+
+impl ReadOnly {
+    /// Where they are mounted, in the builder's mount namespace.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The mounted root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.0.root()
+    }
+}
+
+/// A chain of layers mounted to work in. Dropped, what was written is lost.
+#[derive(Debug)]
+pub struct RootFs {
+    workspace: Box<dyn Workspace>,
+    parents: Vec<LayerDir>,
+    /// What the builder itself could not make in it.
+    pub records: Records,
+    inodes: Option<ByInode>,
+    single: bool,
+}
+
+impl RootFs {
+    /// The mounted root.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.workspace.root()
+    }
+
+    /// Where it is mounted, in the builder's mount namespace.
+    pub fn path(&self) -> &Path {
+        self.workspace.path()
+    }
+
+    /// The root gets the attributes that the layers below say.
+    fn dress_root(&mut self) -> io::Result<()> {
+        let (mode, uid, gid) = MergedDir::root(&self.parents)?.root_attributes()?;
+        let (root, here) = (self.workspace.root(), OsStr::new("."));
+        let now = fs::stat(root)?;
+        let made = match (now.uid, now.gid) == (uid, gid) {
+            true => true,
+            false if self.single => false,
+            false => made_owner(fs::chown_at(root, here, uid, gid))?,
+        };
+        if now.mode != mode {
+            fs::chmod_at(root, here, mode)?;
+        }
+        if !made {
+            let record = Attributes { owner: Some((uid, gid)), ..Attributes::default() };
+            self.records.insert(Vec::new(), record);
+        }
+        Ok(())
+    }
+
+    /// What is on record of files that can be seen in it.
+    ///
+    /// # Errors
+    /// When the layers cannot be read.
+    pub fn known(&self) -> io::Result<Vec<(Inode, Attributes)>> {
+        let mut records = lower::records(&self.parents)?;
+        records.extend(self.records.iter().map(|(path, record)| (path.clone(), record.clone())));
+        let mut known = Vec::with_capacity(records.len());
+        for (path, record) in records {
+            // Parents on record are directories, so there is no link on the way.
+            let file = fs::open_in_root(self.root(), path_text(&path), false);
+            match file.and_then(fs::stat) {
+                Ok(stat) => known.push((Inode { dev: stat.dev, ino: stat.ino }, record)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Takes what is on record after a step that ran in it.
+    pub fn set_inodes(&mut self, inodes: ByInode) {
+        self.inodes = Some(inodes);
+    }
+
+    /// Ends the work and turns what was written into a layer.
+    ///
+    /// # Errors
+    /// When the changes cannot be read or compared.
+    pub fn freeze(self, clamp: Clamp) -> Result<Frozen, RootfsError> {
+        let Changes { upper: path, records: found } = self.workspace.changes(self.inodes.as_ref())?;
+        let upper = fs::open_dir(&path).map_err(io_error("cannot open the changes"))?;
+        let mut records = self.records;
+        records.extend(found);
+        let entries = freeze(upper.as_fd(), &self.parents, clamp, &mut records, self.single)
+            .map_err(io_error("cannot compare the changes with the layers below"))?;
+        Ok(Frozen { layer: LayerDir { path, records: records.into() }, entries })
+    }
+}
+
+/// Whether an owner could be made. Of ids that the map does not have the kernel says that they are invalid.
+pub fn made_owner(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// A path from the root, as text that names the root too.
+fn path_text(path: &[u8]) -> &OsStr {
+    use std::os::unix::ffi::OsStrExt;
+    if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) }
+}
+
+/// Removes a directory of the work directory; what resists is swept with the rest.
+pub(super) fn discard(dir: &Path) {
+    if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
+        && let Ok(parent) = fs::open_dir(parent)
+    {
+        let _ = fs::remove_tree_at(&parent, name);
+    }
+}
