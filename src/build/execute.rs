@@ -5,9 +5,10 @@ mod origins;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::arrivals::{Unpacking, confirm};
 use super::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
 use super::copy::{CopyOptions, CopyReport, copy_into};
 use super::images::{Finder, FoundImage};
@@ -22,7 +23,7 @@ use crate::context::Selection;
 use crate::dockerfile::mode::Chmod;
 use crate::image::ChainId;
 use crate::plan::key::InstructionKey;
-use crate::plan::{Action, Base, CopyStep, Origin, Plan, Stage, Step};
+use crate::plan::{Action, Base, CopyStep, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
 use crate::rootfs::pack::{PackedLayer, recompress};
 use crate::rootfs::unpack::unpack;
@@ -162,17 +163,6 @@ impl Executor<'_, '_> {
         if self.workshop.is_some() {
             return Ok(());
         }
-        // While there is still a network to wait for and no namespace yet. Threads end with it.
-        for stage in &self.plan.stages {
-            if let Base::Image(found) = &stage.base {
-                self.finder.fetch(found)?;
-            }
-            for origin in stage.steps.iter().flat_map(|step| step.origins()) {
-                if let Origin::Image(found) = origin {
-                    self.finder.fetch(found)?;
-                }
-            }
-        }
         self.read_secrets()?;
         let workshop = Workshop::open(self.store, self.options.storage, self.progress)?;
         // Only here, where subordinate ids are ours.
@@ -186,6 +176,19 @@ impl Executor<'_, '_> {
 
     fn opened(&self) -> Result<&Workshop, StepError> {
         self.workshop.as_ref().ok_or_else(closed)
+    }
+
+    /// Brings an image's layers here, and unpacks those that come from a registry on the way: one is
+    /// downloaded while another is decompressed and a third is written to disk.
+    fn fetch(&mut self, found: &FoundImage) -> Result<(), Failure> {
+        let Some(workshop) = &self.workshop else { return Err(closed().into()) };
+        let place = workshop.place(self.store);
+        let done = Mutex::default();
+        let fetched =
+            std::thread::scope(|scope| self.finder.fetch(found, Some(&Unpacking::new(scope, place, &done))));
+        fetched.map_err(BuildError::from)?;
+        confirm(place, &done).map_err(BuildError::Store)?;
+        Ok(())
     }
 
     /// The directories of a stage's layers, ready to be stacked.
@@ -219,7 +222,15 @@ impl Executor<'_, '_> {
         key: InstructionKey,
     ) -> Result<(), Failure> {
         let alone = stands_alone(step);
-        let dirs = if alone { Vec::new() } else { self.layer_dirs(&self.ends[position])? };
+        let dirs = match alone {
+            true => Vec::new(),
+            false => {
+                if let Some(found) = base_image(self.plan, position) {
+                    self.fetch(found)?;
+                }
+                self.layer_dirs(&self.ends[position])?
+            }
+        };
         let (parts, source_time) = match (&step.action, parts) {
             (Action::Copy(copy), None) => self.parts_from_layers(copy)?,
             (_, parts) => {
@@ -347,12 +358,8 @@ impl Executor<'_, '_> {
 
     fn image(&mut self, position: usize) -> Result<Built, BuildError> {
         let stage = &self.plan.stages[position];
-        let mut base = stage;
-        while let Base::Stage(of) = &base.base {
-            base = &self.plan.stages[*of];
-        }
-        if let Base::Image(found) = &base.base {
-            self.finder.fetch(found)?;
+        if let Some(found) = base_image(self.plan, position) {
+            self.finder.fetch(found, None)?;
         }
         let mut layers = Vec::new();
         for layer in &self.ends[position].layers {
@@ -385,6 +392,18 @@ impl Executor<'_, '_> {
         let converted = recompress(self.store, &work, packed, compression, workers)?;
         self.store.remember(&record, &converted)?;
         Ok(converted)
+    }
+}
+
+/// The image that a stage starts from, over however many other stages.
+fn base_image(plan: &Plan<FoundImage>, position: usize) -> Option<&FoundImage> {
+    let mut base = &plan.stages[position].base;
+    while let Base::Stage(of) = base {
+        base = &plan.stages[*of].base;
+    }
+    match base {
+        Base::Image(found) => Some(found),
+        _ => None,
     }
 }
 

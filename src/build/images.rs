@@ -1,6 +1,7 @@
 //! Finds images: in the store, in a layout, or in a registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -91,6 +92,8 @@ pub struct Finder<'a> {
     client: Option<Client>,
     work: Option<WorkDir>,
     found: HashMap<(ImageSource, Platform), FoundImage>,
+    /// Names and manifests of images whose layers are all here.
+    fetched: HashSet<(String, String)>,
     next_task: usize,
 }
 
@@ -98,7 +101,8 @@ impl<'a> Finder<'a> {
     /// A finder that has found nothing yet. Its tasks are numbered from 1,000,000 on, away from steps.
     pub fn new(store: &'a Store, policy: PullPolicy, progress: &'a dyn Progress) -> Self {
         let found = HashMap::new();
-        Finder { store, policy, progress, client: None, work: None, found, next_task: 1_000_000 }
+        let fetched = HashSet::new();
+        Finder { store, policy, progress, client: None, work: None, found, fetched, next_task: 1_000_000 }
     }
 
     /// The registry client, made on first use.
@@ -238,19 +242,25 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Brings all layers of an image into the store, and lets its name lead to it from then on. No
-    /// thread is left running.
-    pub fn fetch(&mut self, found: &FoundImage) -> Result<(), FindError> {
+    /// Brings all layers of an image into the store, and lets its name lead to it from then on. What comes
+    /// is given to `arrivals` at once. No thread is left running.
+    pub fn fetch(&mut self, found: &FoundImage, arrivals: Option<&dyn Arrivals>) -> Result<(), FindError> {
         let Some(resolved) = &found.remote else { return Ok(()) };
+        let name = resolved.reference.to_string();
+        let key = (name.clone(), found.image.manifest.digest().to_string());
+        if self.fetched.contains(&key) {
+            return Ok(());
+        }
         self.client()?;
         self.work()?;
         let (Some(client), Some(work)) = (&self.client, &self.work) else { return Ok(()) };
-        let observer = Transfers::new(self.progress, self.next_task);
+        let observer = Transfers { arrivals, ..Transfers::new(self.progress, self.next_task) };
         registry::fetch_layers(client, self.store, work, resolved, &observer)?;
         self.next_task += found.image.layers.len();
         if resolved.reference.digest.is_none() {
-            self.store.set_name(&resolved.reference.to_string(), &found.image.manifest)?;
+            self.store.set_name(&name, &found.image.manifest)?;
         }
+        self.fetched.insert(key);
         Ok(())
     }
 }
@@ -297,8 +307,15 @@ impl Images for Finder<'_> {
     }
 }
 
+/// Takes layers while they are downloaded.
+pub trait Arrivals: Sync {
+    /// A layer begins to come, or begins again. What is written is its blob, of which nothing is known yet.
+    fn begin(&self, layer: &registry::Layer) -> Option<Box<dyn Write + Send>>;
+}
+
 /// Shows layer transfers as tasks.
 pub struct Transfers<'a> {
+    arrivals: Option<&'a dyn Arrivals>,
     progress: &'a dyn Progress,
     tasks: Mutex<HashMap<Digest, Transfer>>,
     first: usize,
@@ -314,7 +331,7 @@ struct Transfer {
 impl<'a> Transfers<'a> {
     /// Tasks are numbered from `first`.
     pub fn new(progress: &'a dyn Progress, first: usize) -> Self {
-        Transfers { progress, tasks: Mutex::default(), first }
+        Transfers { arrivals: None, progress, tasks: Mutex::default(), first }
     }
 
     fn start(&self, verb: &str, digest: &Digest, size: u64) {
@@ -348,6 +365,10 @@ impl PullObserver for Transfers<'_> {
 
     fn layer_progress(&self, digest: &Digest, bytes: u64) {
         self.advance(digest, bytes);
+    }
+
+    fn layer_bytes(&self, layer: &registry::Layer) -> Option<Box<dyn Write + Send>> {
+        self.arrivals?.begin(layer)
     }
 
     fn layer_done(&self, digest: &Digest) {

@@ -3,6 +3,7 @@
 //! | file | does |
 //! |---|---|
 //! | [`images`] | finds base images in the store, in layouts, in registries |
+//! | `arrivals` | unpacks base images while they are downloaded |
 //! | [`execute`] | walks the plan's stages and steps |
 //! | `stack` | the layers of stages under construction |
 //! | [`workshop`] | the user namespace and the launcher, opened when there is work |
@@ -13,6 +14,7 @@
 //! | [`packer`] | packs layers beside the next step |
 //! | [`assemble`] | configuration and manifest of the finished image |
 
+mod arrivals;
 pub mod assemble;
 pub mod copy;
 pub mod execute;

@@ -1,7 +1,7 @@
 //! Pulling: first what an image is, then its layers.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client::{Client, Fetched, Target};
@@ -29,6 +29,13 @@ pub trait PullObserver: Sync {
     /// So many more bytes of it have come.
     fn layer_progress(&self, digest: &Digest, bytes: u64) {
         let _ = (digest, bytes);
+    }
+    /// Who wants the bytes of a layer while they come; asked each time that its download begins. Nothing is
+    /// known of them yet: they may turn out wrong, or end too early. After an error no more are given, and
+    /// the download goes on.
+    fn layer_bytes(&self, layer: &Layer) -> Option<Box<dyn Write + Send>> {
+        let _ = layer;
+        None
     }
     /// It is in the store.
     fn layer_done(&self, digest: &Digest) {
@@ -142,7 +149,8 @@ fn fetch_layer(
     let content = client.blob(endpoint, &layer.digest)?;
     observer.layer_started(&layer.digest, layer.size);
     let progress = |bytes| observer.layer_progress(&layer.digest, bytes);
-    let mut content = Watched { content, stop, progress };
+    let also = observer.layer_bytes(layer);
+    let mut content = Watched { content, stop, progress, also };
     store
         .receive_blob(work, &layer.digest, layer.size, &mut content)
         .map_err(|source| blob_error(endpoint, source))
@@ -243,11 +251,12 @@ fn fetch_root(client: &Client, store: &Store, endpoint: &Endpoint) -> Result<Fet
     Ok(fetched)
 }
 
-/// Tells how much was read, and ends when the others have failed.
+/// Tells what was read, and ends when the others have failed.
 struct Watched<'a, R, F> {
     content: R,
     stop: &'a AtomicBool,
     progress: F,
+    also: Option<Box<dyn Write + Send>>,
 }
 
 impl<R: Read, F: Fn(u64)> Read for Watched<'_, R, F> {
@@ -257,6 +266,11 @@ impl<R: Read, F: Fn(u64)> Read for Watched<'_, R, F> {
         }
         let got = self.content.read(buf)?;
         (self.progress)(got as u64);
+        if let Some(also) = &mut self.also
+            && also.write_all(&buf[..got]).is_err()
+        {
+            self.also = None;
+        }
         Ok(got)
     }
 }

@@ -97,7 +97,7 @@ pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<Layer
                     }
                     continue;
                 }
-                match unpack_one(place, *diff_id, *digest, &path, None) {
+                match unpack_stored(place, *diff_id, *digest, &path, None) {
                     // Done below, when its parents are there.
                     Ok(()) | Err(UnpackError::Apply { source: ApplyError::NeedsParents { .. }, .. }) => {}
                     Err(e) => {
@@ -116,6 +116,29 @@ pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<Layer
         return Err(error);
     }
     chain(place, layers)
+}
+
+/// Unpacks a layer from a blob that is still coming. That the tar has the announced digest says that it is
+/// the layer, whatever becomes of the blob.
+///
+/// # Errors
+/// When it ends too early, needs the layers below, or is not acceptable: nothing is left of it then, and
+/// [`unpack`] tries again from the store.
+pub fn unpack_arriving(
+    place: Place<'_>,
+    diff_id: DiffId,
+    digest: Digest,
+    size: u64,
+    blob: impl Read,
+) -> Result<(), UnpackError> {
+    let dir = place.store.layers_dir(place.tag);
+    std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
+    let target = place.store.layer_path(place.tag, diff_id);
+    if target.is_dir() {
+        return Ok(());
+    }
+    let tar = bounded(blob, size).map_err(|source| UnpackError::Io { digest, source })?;
+    unpack_one(place, diff_id, digest, &target, None, tar)
 }
 
 /// Makes sure that a blob is the layer that an image's configuration says it is, where the layer is there
@@ -141,15 +164,18 @@ fn verify(store: &Store, diff_id: DiffId, digest: Digest) -> Result<(), UnpackEr
     Ok(pack::remember_diff_id(store, &digest, diff_id)?)
 }
 
-/// A blob's tar. A small blob can stand for one that fills every disk, so there is a bound: generous, since
-/// real layers hold sparse files that compress a thousandfold.
+/// A blob's tar.
 fn open_tar(store: &Store, digest: Digest) -> Result<impl Read, UnpackError> {
+    let size = store.blob_size(&digest).unwrap_or(0);
+    bounded(store.open_blob(&digest)?, size).map_err(|source| UnpackError::Io { digest, source })
+}
+
+/// The tar of a blob of so many bytes. A small blob can stand for one that fills every disk, so there is a
+/// bound: generous, since real layers hold sparse files that compress a thousandfold.
+fn bounded<'a>(blob: impl Read + 'a, size: u64) -> io::Result<impl Read + 'a> {
     const ALWAYS: u64 = 16 << 30;
     const RATIO: u64 = 64;
-    let size = store.blob_size(&digest).unwrap_or(0);
-    let blob = store.open_blob(&digest)?;
-    let tar = decompressor(blob).map_err(|source| UnpackError::Io { digest, source })?;
-    Ok(Limited::new(tar, ALWAYS.saturating_add(size.saturating_mul(RATIO))))
+    Ok(Limited::new(decompressor(blob)?, ALWAYS.saturating_add(size.saturating_mul(RATIO))))
 }
 
 /// The directories of layers that are all unpacked but for those that need their parents.
@@ -163,7 +189,7 @@ fn chain(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>,
         if !path.is_dir() {
             path = place.store.chained_layer_path(place.tag, here);
             if !path.is_dir() {
-                unpack_one(place, *diff_id, *digest, &path, Some(&dirs))?;
+                unpack_stored(place, *diff_id, *digest, &path, Some(&dirs))?;
             }
         }
         let io_error = |source| UnpackError::Io { digest: *digest, source };
@@ -213,17 +239,29 @@ fn save_records(store: &Store, layer: &Path, records: &Records) -> Result<(), St
     store.replace(&path, &text)
 }
 
-fn unpack_one(
+fn unpack_stored(
     place: Place<'_>,
     diff_id: DiffId,
     digest: Digest,
     target: &Path,
     parents: Option<&[LayerDir]>,
 ) -> Result<(), UnpackError> {
+    unpack_one(place, diff_id, digest, target, parents, open_tar(place.store, digest)?)?;
+    Ok(pack::remember_diff_id(place.store, &digest, diff_id)?)
+}
+
+fn unpack_one(
+    place: Place<'_>,
+    diff_id: DiffId,
+    digest: Digest,
+    target: &Path,
+    parents: Option<&[LayerDir]>,
+    tar: impl Read,
+) -> Result<(), UnpackError> {
     let io_error = |source| UnpackError::Io { digest, source };
     let dir = place.work.fresh("unpack-");
     std::fs::create_dir(&dir).map_err(io_error)?;
-    let result = unpack_into(place, diff_id, digest, &dir, target, parents);
+    let result = unpack_into(place, diff_id, digest, &dir, target, parents, tar);
     if result.is_err()
         && let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
         && let Ok(parent) = fs::open_dir(parent)
@@ -240,11 +278,12 @@ fn unpack_into(
     dir: &Path,
     target: &Path,
     parents: Option<&[LayerDir]>,
+    tar: impl Read,
 ) -> Result<(), UnpackError> {
     let io_error = |source| UnpackError::Io { digest, source };
     let view = parents.map(|layers| Below { root: layers });
     let dest = fs::open_dir(dir).map_err(io_error)?;
-    let mut hashed = Hashed { inner: open_tar(place.store, digest)?, hasher: Hasher::new() };
+    let mut hashed = Hashed { inner: tar, hasher: Hasher::new() };
     let options = ApplyOptions {
         owners: if place.single { Owners::Record } else { Owners::Make },
         parents: view.as_ref().map(|v| v as &dyn ParentTree),
@@ -256,7 +295,6 @@ fn unpack_into(
     if found != diff_id.0 {
         return Err(UnpackError::DiffId { digest, expected: diff_id, found });
     }
-    pack::remember_diff_id(place.store, &digest, diff_id)?;
     if applied.opaque_root {
         fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
     }

@@ -1,6 +1,6 @@
 //! What a step copies and mounts from.
 
-use super::{Executor, Failure};
+use super::{Executor, Failure, base_image};
 use crate::build::images::FoundImage;
 use crate::build::mounts::secret;
 use crate::build::run_mounts::{self, Resolved};
@@ -45,6 +45,14 @@ impl Executor<'_, '_> {
         };
         let chain = self.origin_chain(from)?;
         if !self.sources.mounted.contains_key(&chain) {
+            let image = match from {
+                Origin::Stage(position) => base_image(self.plan, *position),
+                Origin::Image(found) => Some(found),
+                Origin::Context(_) | Origin::Scratch => None,
+            };
+            if let Some(found) = image {
+                self.fetch(found)?;
+            }
             let dirs = self.layer_dirs(&end)?;
             let workshop = self.opened()?;
             let mounted = workshop.storage.mount_read_only(&dirs).map_err(StepError::Rootfs)?;
