@@ -16,8 +16,9 @@ use nix::sys::socket::{
     socketpair,
 };
 
+use crate::record::ByInode;
 use crate::step::{Outcome, Step};
-use crate::supervisor::{self, Stdio};
+use crate::supervisor::{self, Report, Stdio};
 use crate::sys::process;
 
 /// A running launcher, as the builder holds it.
@@ -98,12 +99,14 @@ impl Running {
         Ok(Signaller { socket: self.socket.try_clone()? })
     }
 
-    /// Waits for the end. When it returns, no process of the step is left.
+    /// Waits for the end. When it returns, no process of the step is left. Gives how it ended, and what is
+    /// on record about the files that are there: nothing, where the step was not recorded.
     ///
     /// # Errors
     /// When the supervisor died before it could tell.
-    pub fn wait(mut self) -> io::Result<Outcome> {
-        supervisor::receive(&mut self.socket)
+    pub fn wait(mut self) -> io::Result<(Outcome, ByInode)> {
+        let report: Report = supervisor::receive(&mut self.socket)?;
+        Ok((report.outcome, report.records.into_iter().collect()))
     }
 }
 

@@ -9,6 +9,8 @@
 //! - [`step`] describes one process to run and what is mounted for it; [`mountpoint`] makes the places
 //!   that the mounts need in the root file system and removes them again; [`sandbox`] is what
 //!   happens between `clone` and `execve`.
+//! - [`recording`] answers, in the step's supervisor, what the kernel cannot do in a user namespace; [`record`]
+//!   is what it writes down.
 //! - [`in_root`] finds paths inside a root file system that may hold any links.
 //! - [`sys`] has the system calls, and all of the `unsafe`.
 
@@ -18,6 +20,7 @@ pub mod in_root;
 pub mod launcher;
 pub mod mountpoint;
 pub mod record;
+pub mod recording;
 mod sandbox;
 pub mod step;
 mod supervisor;

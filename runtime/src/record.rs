@@ -53,6 +53,35 @@ pub struct Inode {
 /// What is on record while a step runs.
 pub type ByInode = std::collections::HashMap<Inode, Attributes>;
 
+/// Records of files as they travel: numbers without names, since a step can have very many of them.
+pub(crate) mod entries {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Attributes, Inode, Node};
+
+    type Entry = (u64, u64, Option<(u32, u32)>, Option<(bool, u32, u32)>, Vec<(Vec<u8>, Vec<u8>)>);
+
+    pub(crate) fn serialize<S: Serializer>(records: &[(Inode, Attributes)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(records.iter().map(|(inode, record)| {
+            let node = record.node.map(|n| (n.block, n.major, n.minor));
+            let xattrs: Vec<_> = record.xattrs.iter().collect();
+            (inode.dev, inode.ino, record.owner, node, xattrs)
+        }))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<(Inode, Attributes)>, D::Error> {
+        let records = Vec::<Entry>::deserialize(from)?.into_iter();
+        Ok(records
+            .map(|(dev, ino, owner, node, xattrs)| {
+                let node = node.map(|(block, major, minor)| Node { block, major, minor });
+                (Inode { dev, ino }, Attributes { owner, node, xattrs: xattrs.into_iter().collect() })
+            })
+            .collect())
+    }
+}
+
 /// JSON has text for keys only, and the names of attributes are bytes.
 mod pairs {
     use super::BTreeMap;
@@ -82,6 +111,11 @@ mod tests {
             let text = serde_json::to_string(&record).unwrap();
             assert_eq!(serde_json::from_str::<Attributes>(&text).unwrap(), record);
             assert_eq!(record.is_empty(), text == "{}");
+            let entries = vec![(Inode { dev: u64::MAX, ino: 7 }, record)];
+            let mut text = Vec::new();
+            super::entries::serialize(&entries, &mut serde_json::Serializer::new(&mut text)).unwrap();
+            let back = super::entries::deserialize(&mut serde_json::Deserializer::from_slice(&text));
+            assert_eq!(back.unwrap(), entries);
         }
     }
 }

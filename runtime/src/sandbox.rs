@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
@@ -20,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
 use crate::in_root::{self, Walk};
+use crate::recording::{self, Scope};
 use crate::step::{Part, SetupFailure, Step};
 use crate::sys::{fs, mount, process};
 
@@ -66,15 +68,16 @@ fn failure(part: Part, what: &str, error: &io::Error) -> SetupFailure {
     SetupFailure { part, what: what.to_owned(), errno: error.raw_os_error().unwrap_or(libc::EIO) }
 }
 
-/// Becomes the step. Returns only when something stood in the way.
-pub(crate) fn become_step(step: &Step) -> SetupFailure {
-    match prepare(step) {
+/// Becomes the step. Returns only when something stood in the way. Where the step is recorded, the supervisor
+/// gets the descriptor to serve it with through `handoff`.
+pub(crate) fn become_step(step: &Step, handoff: Option<UnixStream>) -> SetupFailure {
+    match prepare(step, handoff) {
         Ok(()) => execute(step),
         Err(failure) => failure,
     }
 }
 
-fn prepare(step: &Step) -> Result<(), SetupFailure> {
+fn prepare(step: &Step, handoff: Option<UnixStream>) -> Result<(), SetupFailure> {
     // Whatever happens to the processes above: this one, and with it all of its PID namespace, goes
     // when its parent does.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
@@ -88,6 +91,12 @@ fn prepare(step: &Step) -> Result<(), SetupFailure> {
     mount::pivot_to_current_dir().during(Part::Sandbox, "switching to the root file system")?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     drop_capabilities().during(Part::Identity, "dropping capabilities")?;
+    // While this process is still allowed to: a filter without no_new_privs asks for CAP_SYS_ADMIN.
+    if let (Some(recording), Some(handoff)) = (&step.recording, handoff) {
+        recording::submit(recording)
+            .and_then(|listener| process::hand_over(&handoff, listener))
+            .during(Part::Recording, "having the supervisor asked about system calls")?;
+    }
     become_user(step)?;
     // Cleared by the kernel when ids change.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
@@ -204,6 +213,10 @@ fn drop_capabilities() -> Result<(), nix::errno::Errno> {
 }
 
 fn become_user(step: &Step) -> Result<(), SetupFailure> {
+    // It is root whatever it is on record.
+    if step.recording.as_ref().is_some_and(|r| r.scope == Scope::Everything) {
+        return limit_root();
+    }
     let groups: Vec<Gid> = step.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     match nix::unistd::setgroups(&groups) {
         Ok(()) => {}
@@ -214,16 +227,25 @@ fn become_user(step: &Step) -> Result<(), SetupFailure> {
     let (uid, gid) = (Uid::from_raw(step.uid), Gid::from_raw(step.gid));
     nix::unistd::setresgid(gid, gid, gid).during(Part::Identity, &format!("becoming group {}", step.gid))?;
     if uid.is_root() {
-        // Root stays what it is, with no more than the set above, now and after execve.
-        let allowed = CAPABILITIES.into_iter().collect();
-        for set in [CapSet::Effective, CapSet::Permitted] {
-            caps::set(None, set, &allowed).map_err(|_| {
-                failure(Part::Identity, "limiting capabilities", &io::Error::from_raw_os_error(libc::EPERM))
-            })?;
-        }
-        return Ok(());
+        return limit_root();
     }
     nix::unistd::setresuid(uid, uid, uid).during(Part::Identity, &format!("becoming user {}", step.uid))
+}
+
+/// Root stays what it is, with no more than Docker's set, now and after execve.
+fn limit_root() -> Result<(), SetupFailure> {
+    let allowed = CAPABILITIES.into_iter().collect();
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &allowed).map_err(|_| {
+            failure(Part::Identity, "limiting capabilities", &io::Error::from_raw_os_error(libc::EPERM))
+        })?;
+    }
+    Ok(())
+}
+
+/// Root's capabilities in a step, a bit each.
+pub(crate) fn capability_mask() -> u64 {
+    CAPABILITIES.iter().map(Capability::bitmask).sum()
 }
 
 fn execute(step: &Step) -> SetupFailure {

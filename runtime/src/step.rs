@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recording::Recording;
+
 /// One process to run in a root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -32,6 +34,8 @@ pub struct Step {
     /// What is mounted besides, one after the other: a later mount on the same or a shallower target
     /// covers an earlier one.
     pub mounts: Vec<Mount>,
+    /// What is recorded instead of made; `None` leaves everything to the kernel, with no filter.
+    pub recording: Option<Recording>,
 }
 
 /// Something to mount in a step besides what every step has.
@@ -127,6 +131,8 @@ pub enum Part {
     Mount,
     /// Its user, groups or capabilities.
     Identity,
+    /// Recording: the kernel does not let a supervisor answer system calls.
+    Recording,
     /// Its working directory.
     WorkingDirectory,
     /// Finding and executing its program.

@@ -157,6 +157,7 @@ pub(super) fn run(
         hosts: HOSTS.to_vec(),
         resolv_conf: workshop.resolv_conf.clone(),
         mounts: mounts.mounts.clone(),
+        recording: None,
     };
     let mut points =
         MountPoints::prepare(root, &spec.mounts).map_err(io_error("cannot make the step's mount points"))?;
@@ -198,7 +199,7 @@ fn watch(
         };
         scope.spawn(move || relay(out_read, Stream::Stdout));
         scope.spawn(move || relay(err_read, Stream::Stderr));
-        running.wait()
+        running.wait().map(|(outcome, _)| outcome)
     });
     workshop.set_running(None);
     outcome
@@ -257,7 +258,7 @@ fn not_started(failure: SetupFailure, spec: &Step, platform: &Platform) -> RunEr
             problem: format!("cannot be entered: {reason}"),
         },
         Part::Identity => RunError::Id { uid: spec.uid, gid: spec.gid, reason: failure.to_string() },
-        Part::Sandbox => RunError::Sandbox(failure),
+        Part::Sandbox | Part::Recording => RunError::Sandbox(failure),
         Part::Mount => RunError::Mount(failure),
     }
 }

@@ -5,5 +5,7 @@
 //! passed on as [`std::io::Error`].
 
 pub mod fs;
+pub mod memory;
 pub mod mount;
 pub mod process;
+pub mod seccomp;

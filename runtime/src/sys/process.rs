@@ -1,9 +1,11 @@
 //! Processes: fork, clone into namespaces, signals, descriptors.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid;
 
@@ -192,4 +194,27 @@ pub(crate) fn own(received: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: called only on the numbers that recvmsg(2) put into an SCM_RIGHTS message: fresh
     // descriptors of this process that nothing else knows.
     unsafe { OwnedFd::from_raw_fd(received) }
+}
+
+/// Sends a descriptor through a local socket, and closes it here.
+pub fn hand_over(socket: &UnixStream, fd: OwnedFd) -> io::Result<()> {
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Takes a descriptor that [`hand_over`] sent; `None` when the other end was closed instead.
+pub fn take_over(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0u8];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            return Ok(received.into_iter().map(own).next());
+        }
+    }
+    Ok(None)
 }

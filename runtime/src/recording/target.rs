@@ -1,0 +1,255 @@
+//! The task that waits for an answer: its memory, its paths, what it is.
+//!
+//! Paths are looked up by the kernel, with the supervisor in the task's root directory, as the task would:
+//! links, `..` and mounts lead it where they lead the task. Only `/proc/self` means somebody else.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use crate::sys::memory::{self, KernelStat};
+use crate::sys::{fs, seccomp::Notification};
+
+/// Longest path that the kernel takes, with its end.
+const PATH_LIMIT: usize = 4096;
+
+/// The supervisor's view of its tasks.
+#[derive(Debug)]
+pub(super) struct View {
+    /// `/proc` of the supervisor's own PID namespace: once its root is the step's there is no other way.
+    proc: OwnedFd,
+    /// Device and inode of the current root.
+    root: (u64, u64),
+}
+
+/// A task that waits, and what it asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) id: u64,
+    pub(super) tid: u32,
+    pub(super) number: i64,
+    pub(super) args: [u64; 6],
+}
+
+/// A path as the supervisor has to give it to the kernel.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) dir: BorrowedFd<'a>,
+    pub(super) path: CString,
+}
+
+impl Target {
+    pub(super) fn new(n: &Notification) -> io::Result<Target> {
+        if n.tid == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(Target { id: n.id, tid: n.tid, number: n.number, args: n.args })
+    }
+
+    /// An argument that is an `int` or an id.
+    pub(super) fn arg32(&self, index: usize) -> u32 {
+        self.args[index] as u32
+    }
+
+    /// An argument that is a descriptor, or `AT_FDCWD`.
+    pub(super) fn fd(&self, index: usize) -> i32 {
+        self.args[index] as i32
+    }
+
+    /// Reads exactly so many bytes.
+    pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match memory::read(self.tid, address, buffer)? {
+            got if got == buffer.len() => Ok(()),
+            _ => Err(fault()),
+        }
+    }
+
+    pub(super) fn write(&self, address: u64, bytes: &[u8]) -> io::Result<()> {
+        memory::write(self.tid, address, bytes)
+    }
+
+    pub(super) fn read_u32s(&self, address: u64, count: usize) -> io::Result<Vec<u32>> {
+        let mut bytes = vec![0; 4 * count];
+        self.read(address, &mut bytes)?;
+        Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    pub(super) fn write_u32s(&self, address: u64, numbers: &[u32]) -> io::Result<()> {
+        self.write(address, &numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    /// A text that ends with a zero byte, without it.
+    pub(super) fn text(&self, address: u64) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; PATH_LIMIT];
+        let got = memory::read(self.tid, address, &mut buffer)?;
+        match buffer[..got].iter().position(|b| *b == 0) {
+            Some(end) => {
+                buffer.truncate(end);
+                Ok(buffer)
+            }
+            None if got == PATH_LIMIT => Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG)),
+            None => Err(fault()),
+        }
+    }
+}
+
+fn fault() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
+}
+
+impl View {
+    pub(super) fn new() -> io::Result<View> {
+        let proc = fs::open_dir(Path::new("/proc"))?;
+        Ok(View { proc, root: (0, 0) })
+    }
+
+    /// Makes the task's root directory the supervisor's, if it is not.
+    fn enter_root(&mut self, tid: u32) -> io::Result<()> {
+        let path = c_string(format!("{tid}/root").into_bytes())?;
+        let stat = memory::stat(self.proc.as_fd(), &path, 0)?;
+        if (stat.st_dev, stat.st_ino) != self.root {
+            let root = rustix::fs::openat(
+                &self.proc,
+                path,
+                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            rustix::process::fchdir(&root)?;
+            rustix::process::chroot(".")?;
+            self.root = (stat.st_dev, stat.st_ino);
+        }
+        Ok(())
+    }
+
+    /// Where a path of the task's leads. An empty path means the descriptor itself: only for calls that
+    /// were told so.
+    ///
+    /// # Errors
+    /// `ENAMETOOLONG` where the way through `/proc` makes it too long.
+    pub(super) fn place(&mut self, target: &Target, fd: i32, path: &[u8]) -> io::Result<Place<'_>> {
+        let tid = target.tid;
+        let base = || match fd {
+            libc::AT_FDCWD => format!("{tid}/cwd"),
+            fd => format!("{tid}/fd/{fd}"),
+        };
+        let own = [&b"/proc/self/"[..], b"/proc/thread-self/"].iter().find_map(|p| path.strip_prefix(*p));
+        let through = match (path, own) {
+            (b"", _) => base().into_bytes(),
+            (_, Some(rest)) => [format!("{tid}/").as_bytes(), rest].concat(),
+            ([b'/', ..], None) => {
+                self.enter_root(tid)?;
+                return Ok(Place { dir: CWD, path: c_string(path.to_vec())? });
+            }
+            _ => {
+                self.enter_root(tid)?;
+                [base().as_bytes(), b"/", path].concat()
+            }
+        };
+        Ok(Place { dir: self.proc.as_fd(), path: c_string(through)? })
+    }
+
+    /// A handle (`O_PATH`) on what a path leads to.
+    pub(super) fn handle(&mut self, target: &Target, fd: i32, path: &[u8], follow: bool) -> io::Result<OwnedFd> {
+        // The way through /proc is a link itself.
+        let no_follow = if follow || path.is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
+        let place = self.place(target, fd, path)?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC | no_follow;
+        Ok(rustix::fs::openat(place.dir, &place.path, flags, Mode::empty())?)
+    }
+
+    /// A handle on the directory in which a path's last name is, and that name.
+    ///
+    /// # Errors
+    /// `EINVAL` where the last name is none: `.`, `..`, or nothing.
+    pub(super) fn parent(&mut self, target: &Target, fd: i32, path: &[u8]) -> io::Result<(OwnedFd, CString)> {
+        let (dir, name) = split(path).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let dir = if dir.is_empty() { b"." } else { dir };
+        Ok((self.handle(target, fd, dir, true)?, c_string(name.to_vec())?))
+    }
+
+    /// Reads a small file of the task's directory in `/proc`.
+    pub(super) fn read_proc(&self, tid: u32, file: &str) -> io::Result<String> {
+        use std::io::Read;
+        let fd = self.open_proc(tid, file, OFlags::RDONLY)?;
+        let mut text = String::new();
+        std::fs::File::from(fd).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    pub(super) fn open_proc(&self, tid: u32, file: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let path = format!("{tid}/{file}");
+        Ok(rustix::fs::openat(&self.proc, path, flags | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Opens for reading what a handle is on. Not for anything but regular files: a FIFO would block.
+    pub(super) fn reopen(&self, handle: &OwnedFd) -> io::Result<OwnedFd> {
+        let path = format!("self/fd/{}", handle.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        Ok(rustix::fs::openat(&self.proc, path, flags, Mode::empty())?)
+    }
+
+    /// Gives what a handle is on another name. By its descriptor alone the kernel would ask for more
+    /// privilege than a user namespace has.
+    pub(super) fn link(&self, handle: &OwnedFd, dir: &OwnedFd, name: &CString) -> rustix::io::Result<()> {
+        let path = format!("self/fd/{}", handle.as_raw_fd());
+        rustix::fs::linkat(&self.proc, path, dir, name, AtFlags::SYMLINK_FOLLOW)
+    }
+
+    /// A field of `/proc/TID/status`.
+    pub(super) fn status(&self, tid: u32, field: &str) -> io::Result<String> {
+        let text = self.read_proc(tid, "status")?;
+        let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(":"));
+        line.map(|l| l.trim().to_owned()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// The task's `umask`.
+    pub(super) fn umask(&self, tid: u32) -> io::Result<u32> {
+        u32::from_str_radix(&self.status(tid, "Umask")?, 8).map_err(io::Error::other)
+    }
+}
+
+impl Place<'_> {
+    pub(super) fn stat(&self, flags: i32) -> io::Result<KernelStat> {
+        memory::stat(self.dir, &self.path, flags)
+    }
+}
+
+/// `stat` of a handle.
+pub(super) fn stat_handle(handle: impl AsFd) -> io::Result<KernelStat> {
+    memory::stat(handle.as_fd(), c"", libc::AT_EMPTY_PATH)
+}
+
+pub(super) fn c_string(bytes: Vec<u8>) -> io::Result<CString> {
+    CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Directory and last name of a path. Slashes after the name do not count; a directory that is the root
+/// keeps its slash.
+fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = path.iter().rposition(|b| *b != b'/')? + 1;
+    let start = path[..end].iter().rposition(|b| *b == b'/').map_or(0, |at| at + 1);
+    let name = &path[start..end];
+    fs::is_plain_name(OsStr::from_bytes(name)).then_some((&path[..start], name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_at_their_last_name() {
+        let parts = |path: &'static str| split(path.as_bytes());
+        let some = |dir: &'static str, name: &'static str| Some((dir.as_bytes(), name.as_bytes()));
+        assert_eq!(parts("a"), some("", "a"));
+        assert_eq!(parts("/a"), some("/", "a"));
+        assert_eq!(parts("/a/b//"), some("/a/", "b"));
+        assert_eq!(parts("../a"), some("../", "a"));
+        for none in ["", "/", "a/..", ".", "a/./"] {
+            assert_eq!(parts(none), None, "{none}");
+        }
+    }
+}
