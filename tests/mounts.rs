@@ -63,7 +63,7 @@ fn a_cache_has_the_mode_and_owner_it_asks_for() {
     lab.cooper(&["prune"]).succeeds();
     let single = lab.single_id();
     let said = single.build_out("FROM busybox\nRUN --mount=type=cache,target=/c,uid=1000 stat -c '%u:%g' /c");
-    said.prints("0:0");
+    said.prints("1000:0");
 }
 
 #[test]

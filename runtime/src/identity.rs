@@ -53,6 +53,17 @@ impl IdMap {
         format!("{}|{}", map_text(&self.uids), map_text(&self.gids))
     }
 
+    /// How many ids from 0 on have a counterpart outside: of users, and of groups.
+    pub fn counts(&self) -> (u32, u32) {
+        // Lines follow one another without gaps, but for what a namespace around this one has left out.
+        let end = |lines: &[MapLine]| {
+            let mut sorted: Vec<_> = lines.iter().collect();
+            sorted.sort_by_key(|l| l.inside);
+            sorted.iter().fold(0u32, |end, l| if l.inside == end { end.saturating_add(l.count) } else { end })
+        };
+        (end(&self.uids), end(&self.gids))
+    }
+
     /// Whether `uid` and `gid` both have a counterpart outside.
     pub fn covers(&self, uid: u32, gid: u32) -> bool {
         let within = |lines: &[MapLine], id: u32| {
@@ -279,6 +290,7 @@ mod tests {
     #[test]
     fn a_map_knows_what_it_covers() {
         let map = IdMap { extent: Extent::Range, uids: with_root(5, &[(100, 10)]), gids: with_root(5, &[]) };
+        assert_eq!(map.counts(), (11, 1));
         assert!(map.covers(0, 0) && map.covers(10, 0));
         assert!(!map.covers(11, 0) && !map.covers(1, 1));
     }

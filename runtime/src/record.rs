@@ -61,7 +61,10 @@ pub(crate) mod entries {
 
     type Entry = (u64, u64, Option<(u32, u32)>, Option<(bool, u32, u32)>, Vec<(Vec<u8>, Vec<u8>)>);
 
-    pub(crate) fn serialize<S: Serializer>(records: &[(Inode, Attributes)], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        records: &[(Inode, Attributes)],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         to.collect_seq(records.iter().map(|(inode, record)| {
             let node = record.node.map(|n| (n.block, n.major, n.minor));
             let xattrs: Vec<_> = record.xattrs.iter().collect();

@@ -266,7 +266,9 @@ impl Executor<'_, '_> {
                 let mut ownership = Ownership { records: &mut rootfs.records, single };
                 super::run::prepare_cwd(root.as_fd(), run, &mut ownership).map_err(StepError::Run)?;
                 let result = super::run::run(workshop, &rootfs, run, &mounts, task, self.progress);
-                result.map_err(StepError::Run)?;
+                if let Some(inodes) = result.map_err(StepError::Run)? {
+                    rootfs.set_inodes(inodes);
+                }
             }
             Action::Workdir { path, user } => {
                 let who = users::owner(known, user, &mut unknown).map_err(StepError::User)?;

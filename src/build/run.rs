@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 
 use cooper_runtime::mountpoint::MountPoints;
+use cooper_runtime::record::ByInode;
 use cooper_runtime::step::{Outcome, Part, SetupFailure, Step};
 
 use super::images::FoundImage;
@@ -120,7 +121,8 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// Runs a step in a mounted root file system, and shows its output as it comes.
+/// Runs a step in a mounted root file system, and shows its output as it comes. Gives what is on record of
+/// the file system's files afterwards, if that was recorded.
 pub(super) fn run(
     workshop: &Workshop,
     rootfs: &RootFs,
@@ -128,10 +130,10 @@ pub(super) fn run(
     mounts: &Prepared<'_>,
     task: TaskId,
     progress: &dyn Progress,
-) -> Result<(), RunError> {
+) -> Result<Option<ByInode>, RunError> {
     let root = rootfs.root();
     let who = users::identity(root, &step.user)?;
-    if !workshop.map.covers(who.uid, who.gid) {
+    if !workshop.covers(who.uid, who.gid) {
         let reason = match &workshop.map.extent {
             cooper_runtime::identity::Extent::Single { reason } => reason.clone(),
             _ => "it is outside the range that /etc/subuid and /etc/subgid grant".to_owned(),
@@ -152,23 +154,25 @@ pub(super) fn run(
         cwd: step.cwd.clone(),
         uid: who.uid,
         gid: who.gid,
-        groups: if workshop.setgroups { who.groups } else { Vec::new() },
+        groups: if workshop.has_groups() { who.groups } else { Vec::new() },
         hostname: HOSTNAME.to_owned(),
         hosts: HOSTS.to_vec(),
         resolv_conf: workshop.resolv_conf.clone(),
         mounts: mounts.mounts.clone(),
-        recording: None,
+        recording: workshop
+            .recording(rootfs, &mounts.known)
+            .map_err(io_error("cannot read what is on record"))?,
     };
     let mut points =
         MountPoints::prepare(root, &spec.mounts).map_err(io_error("cannot make the step's mount points"))?;
     let tail = Mutex::new(Tail::new(TAIL_LINES, TAIL_BYTES));
     let outcome = watch(workshop, &spec, task, progress, &tail);
     let removed = points.remove();
-    let outcome = outcome.map_err(io_error("cannot run the step"))?;
+    let (outcome, records) = outcome.map_err(io_error("cannot run the step"))?;
     removed.map_err(io_error("cannot remove the step's mount points"))?;
     let tail = tail.into_inner().unwrap_or_else(PoisonError::into_inner).lines();
     match outcome {
-        Outcome::Exited(0) => Ok(()),
+        Outcome::Exited(0) => Ok(spec.recording.map(|_| records)),
         Outcome::Exited(code) => Err(RunError::Exit { code, tail }),
         Outcome::Signaled(signal) => Err(RunError::Signal { signal, tail }),
         Outcome::NotStarted(failure) => Err(not_started(failure, &spec, &step.platform)),
@@ -182,7 +186,7 @@ fn watch(
     task: TaskId,
     progress: &dyn Progress,
     tail: &Mutex<Tail>,
-) -> io::Result<Outcome> {
+) -> io::Result<(Outcome, ByInode)> {
     let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
     let (out_read, out_write) = io::pipe()?;
     let (err_read, err_write) = io::pipe()?;
@@ -199,7 +203,7 @@ fn watch(
         };
         scope.spawn(move || relay(out_read, Stream::Stdout));
         scope.spawn(move || relay(err_read, Stream::Stderr));
-        running.wait().map(|(outcome, _)| outcome)
+        running.wait()
     });
     workshop.set_running(None);
     outcome

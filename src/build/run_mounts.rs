@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use cooper_runtime::record::{Attributes, Inode};
 use cooper_runtime::step::{Mount, MountSource};
-use cooper_runtime::sys::fs;
+use cooper_runtime::sys::fs::{self, Stat};
 
 use super::StepError;
 use super::copy::{CopyOptions, copy_into};
@@ -39,6 +40,8 @@ pub(super) struct Prepared<'w> {
     pub(super) mounts: Vec<Mount>,
     /// Secrets that are variables, `NAME=value`.
     pub(super) env: Vec<String>,
+    /// What is on record of the mounts' own directories.
+    pub(super) known: Vec<(Inode, Attributes)>,
     caches: Option<Caches<'w>>,
     throwaways: Vec<Throwaway>,
 }
@@ -123,7 +126,20 @@ impl<'w> Maker<'w> {
                 let place = self.workshop.place(self.store);
                 let caches = prepared.caches.get_or_insert_with(|| Caches::new(place));
                 let interrupted = || self.workshop.interrupted().is_some();
-                (caches.take(&wanted, self.progress, &interrupted)?, *read_only)
+                let source = caches.take(&wanted, self.progress, &interrupted)?;
+                if self.workshop.single_id()
+                    && let MountSource::Bind { root, path } = &source
+                {
+                    let stat = fs::open_dir(&root.join(path)).and_then(fs::stat);
+                    let Stat { dev, ino, .. } = stat
+                        .map_err(|source| StepError::Io { what: "cannot look at a cache mount", source })?;
+                    let record = Attributes {
+                        owner: Some((uid.unwrap_or(0), gid.unwrap_or(0))),
+                        ..Attributes::default()
+                    };
+                    prepared.known.push((Inode { dev, ino }, record));
+                }
+                (source, *read_only)
             }
             MountKind::Tmpfs { size } => (MountSource::Tmpfs { size: *size }, false),
             MountKind::Secret { id, file, env, required, mode, owner } => {

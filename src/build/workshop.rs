@@ -12,10 +12,12 @@ use std::time::Duration;
 use cooper_runtime::enter::{EnterError, enter};
 use cooper_runtime::identity::{Extent, IdMap};
 use cooper_runtime::launcher::{Launcher, Signaller};
+use cooper_runtime::record::{Attributes, Inode};
+use cooper_runtime::recording::{self, Recording, Scope};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::progress::{Event, Progress};
-use crate::rootfs::storage::{Backend, RootfsError, Storage};
+use crate::rootfs::storage::{Backend, RootFs, RootfsError, Storage};
 use crate::rootfs::unpack::Place;
 use crate::store::layers::MapTag;
 use crate::store::{Store, StoreError, WorkDir};
@@ -60,7 +62,9 @@ pub struct Workshop {
     pub resolv_conf: Vec<u8>,
     /// Whether processes may have supplementary groups: under a single-id map the kernel does not let
     /// anybody change them.
-    pub setgroups: bool,
+    setgroups: bool,
+    /// Whether what steps cannot make is recorded.
+    recording: bool,
     interrupts: Arc<Interrupts>,
 }
 
@@ -87,15 +91,26 @@ impl Workshop {
         let workshop = opened?;
         tracing::debug!("entered a user namespace; id map {:?}", workshop.map.extent);
         if let Extent::Single { reason } = &workshop.map.extent {
-            let text =
-                format!("only one user id can be used, so steps cannot change owners or users: {reason}");
-            progress.event(Event::Warning { text });
+            let what = "only one user id can be used";
+            if workshop.recording {
+                tracing::info!("{what}, so owners are kept on record, which is slower: {reason}");
+            } else {
+                let text = format!("{what}, so steps cannot change owners or users: {reason}");
+                progress.event(Event::Warning { text });
+            }
         }
         Ok(workshop)
     }
 
     fn open_single_threaded(store: &Store, storage: Option<Backend>) -> Result<Workshop, WorkshopError> {
         let map = enter()?;
+        let recording = match recording::available() {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::info!("steps cannot be recorded (seccomp user notification, Linux 5.14): {e}");
+                false
+            }
+        };
         let launcher = Launcher::start().map_err(WorkshopError::Launcher)?;
         let interrupts = Arc::new(Interrupts::default());
         watch_signals(interrupts.clone()).map_err(WorkshopError::Launcher)?;
@@ -105,12 +120,37 @@ impl Workshop {
         let setgroups = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|s| s.trim() == "allow");
         let single = matches!(map.extent, Extent::Single { .. });
         let storage = Storage::open(storage, work.clone(), single)?;
-        Ok(Workshop { setgroups, map, tag, work, storage, launcher, resolv_conf, interrupts })
+        Ok(Workshop { setgroups, recording, map, tag, work, storage, launcher, resolv_conf, interrupts })
     }
 
     /// Whether there is one id, so that owners are recorded instead of made.
     pub fn single_id(&self) -> bool {
         matches!(self.map.extent, Extent::Single { .. })
+    }
+
+    /// Which ids a step's user may have: any where ids are recorded.
+    pub fn covers(&self, uid: u32, gid: u32) -> bool {
+        (self.single_id() && self.recording) || self.map.covers(uid, gid)
+    }
+
+    /// Whether a step may have supplementary groups.
+    pub fn has_groups(&self) -> bool {
+        self.setgroups || (self.single_id() && self.recording)
+    }
+
+    /// What is recorded of a step in a root file system. `also` is on record of other files that it sees.
+    ///
+    /// # Errors
+    /// When the records cannot be read.
+    pub fn recording(&self, rootfs: &RootFs, also: &[(Inode, Attributes)]) -> io::Result<Option<Recording>> {
+        if !self.recording {
+            return Ok(None);
+        }
+        let (uids, gids) = self.map.counts();
+        let scope = if self.single_id() { Scope::Everything } else { Scope::Beyond { uids, gids } };
+        let mut known = rootfs.known()?;
+        known.extend_from_slice(also);
+        Ok(Some(Recording { scope, known }))
     }
 
     /// The workshop as unpacking wants it.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use cooper_runtime::record::{ByInode, Inode};
+use cooper_runtime::record::{Attributes, ByInode, Inode};
 use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::Records;
@@ -17,9 +17,6 @@ pub(super) fn by_path(
     inodes: &ByInode,
 ) -> io::Result<Records> {
     let mut records = Records::new();
-    if inodes.is_empty() {
-        return Ok(records);
-    }
     let stat = fs::stat(merged)?;
     if let Some(record) = inodes.get(&Inode { dev: stat.dev, ino: stat.ino }) {
         records.insert(Vec::new(), record.clone());
@@ -41,8 +38,16 @@ fn directory(
         // A whiteout is not there.
         let Some(stat) = fs::try_stat_at(merged, &entry.name)? else { continue };
         let path = join(path, &entry.name);
-        if let Some(record) = inodes.get(&Inode { dev: stat.dev, ino: stat.ino }) {
-            records.insert(path.clone(), record.clone());
+        match inodes.get(&Inode { dev: stat.dev, ino: stat.ino }) {
+            Some(record) => {
+                records.insert(path.clone(), record.clone());
+            }
+            // Files and directories show whether they are what was below, and have its record then. Others do
+            // not, but keep their numbers: this one is new, and nothing is on record of it.
+            None if !matches!(stat.kind, FileKind::File | FileKind::Directory) => {
+                records.insert(path.clone(), Attributes::default());
+            }
+            None => {}
         }
         if stat.kind == FileKind::Directory {
             let inner = fs::open_dir_at(upper, &entry.name)?;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cooper_runtime::record::{Attributes, ByInode, Inode};
-use cooper_runtime::sys::fs;
+use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::freeze::freeze;
 use super::lower::{self, MergedDir};
@@ -260,12 +260,19 @@ impl RootFs {
         let mut known = Vec::with_capacity(records.len());
         for (path, record) in records {
             // Parents on record are directories, so there is no link on the way.
-            let file = fs::open_in_root(self.root(), path_text(&path), false);
-            match file.and_then(fs::stat) {
-                Ok(stat) => known.push((Inode { dev: stat.dev, ino: stat.ino }, record)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+            let open = || fs::open_in_root(self.root(), path_text(&path), false);
+            let file = match open() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            let mut stat = fs::stat(&file)?;
+            if stat.kind == FileKind::File && stat.nlink > 1 {
+                // Overlay gives one of several lower names another inode number when it is written to, and
+                // nothing would tell then that it is the same file. So it is copied up before.
+                std::os::unix::fs::chown(fs::proc_path(file.as_fd()), Some(stat.uid), Some(stat.gid))?;
+                stat = fs::stat(open()?)?;
             }
+            known.push((Inode { dev: stat.dev, ino: stat.ino }, record));
         }
         Ok(known)
     }

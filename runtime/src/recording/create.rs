@@ -10,11 +10,11 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::Scope;
 use super::credentials::{CAP_MKNOD, Credentials};
 use super::filter::CREATES;
 use super::notify::{Answer, Answered, Recorder, done};
 use super::target::{Target, c_string, stat_handle};
-use super::Scope;
 use crate::record::Node;
 use crate::sys::memory;
 

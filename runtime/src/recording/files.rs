@@ -89,7 +89,14 @@ impl Recorder {
     }
 
     /// `chown` of a path. Its argument's number is `path`; ids of -1 stay what they are.
-    pub(super) fn chown(&mut self, t: &Target, fd: i32, path: usize, ids: (u32, u32), flags: i32) -> Answered {
+    pub(super) fn chown(
+        &mut self,
+        t: &Target,
+        fd: i32,
+        path: usize,
+        ids: (u32, u32),
+        flags: i32,
+    ) -> Answered {
         let Some(path) = self.stat_path(t, t.args[path], flags)? else { return Ok(Answer::Pass) };
         let handle = self.view.handle(t, fd, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)?;
         self.chown_handle(t, &handle, ids)

@@ -311,9 +311,8 @@ mod tests {
         assert_eq!(prctl(libc::PR_SET_TIMERSLACK), libc::SECCOMP_RET_ERRNO);
         assert_eq!(prctl(libc::PR_SET_KEEPCAPS), ASK);
         assert_eq!(prctl(libc::PR_SET_NAME), LET);
-        let get = |level, option| {
-            run(&p, NATIVE, libc::SYS_getsockopt, [3, level as u64, option as u64, 0, 0, 0])
-        };
+        let get =
+            |level, option| run(&p, NATIVE, libc::SYS_getsockopt, [3, level as u64, option as u64, 0, 0, 0]);
         assert_eq!(get(libc::SOL_SOCKET, libc::SO_PEERCRED), ASK);
         assert_eq!(get(libc::SOL_SOCKET, libc::SO_ERROR), LET);
         assert_eq!(get(libc::IPPROTO_TCP, libc::SO_PEERCRED), LET);

@@ -109,7 +109,8 @@ fn change(t: &Target, c: &mut Credentials) -> io::Result<Result<Answer, Errno>> 
 /// itself answers.
 fn capability_words(t: &Target) -> io::Result<Option<usize>> {
     let header = t.read_u32s(t.args[0], 2)?;
-    let words = CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
+    let words =
+        CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
     // Another task's, or a question for the version.
     Ok(words.filter(|_| header[1] == 0 && t.args[1] != 0))
 }

@@ -24,7 +24,8 @@ impl Recorder {
         }
         let path = t.text(t.args[path])?;
         let place = self.view.place(t, fd, &path)?;
-        let Some(stat) = Some(place.stat(NO_FOLLOW)?).filter(|s| self.table.get(inode(s), links(s)).is_some())
+        let Some(stat) =
+            Some(place.stat(NO_FOLLOW)?).filter(|s| self.table.get(inode(s), links(s)).is_some())
         else {
             return Ok(Answer::Pass);
         };

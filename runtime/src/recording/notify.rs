@@ -101,18 +101,21 @@ impl Recorder {
             Ok(Answer::Pass) | Err(_) => self.listener.pass(id),
             Ok(Answer::Value(value)) => self.listener.answer(id, Ok(value)),
             Ok(Answer::Error(errno)) => self.listener.answer(id, Err(errno)),
-            Ok(Answer::Descriptor(fd, close)) => {
-                self.listener.answer_with(id, fd.as_fd(), close).or_else(|e| {
-                    self.listener.answer(id, Err(e.raw_os_error().unwrap_or(libc::EMFILE)))
-                })
-            }
+            Ok(Answer::Descriptor(fd, close)) => self
+                .listener
+                .answer_with(id, fd.as_fd(), close)
+                .or_else(|e| self.listener.answer(id, Err(e.raw_os_error().unwrap_or(libc::EMFILE)))),
         };
         Ok(())
     }
 
     /// Whether the task still waits: what was read of it was its own, and what is done now is wanted.
     pub(super) fn check(&self, target: &Target) -> io::Result<()> {
-        if self.listener.is_valid(target.id) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+        if self.listener.is_valid(target.id) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ESRCH))
+        }
     }
 
     /// The recorded credentials of a task.
@@ -159,9 +162,8 @@ impl Recorder {
             [real, effective, saved, fs] => Ok(Ids { real, effective, saved, fs }),
             _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
         };
-        let capabilities = |field: &str| {
-            u64::from_str_radix(&self.view.status(tid, field)?, 16).map_err(io::Error::other)
-        };
+        let capabilities =
+            |field: &str| u64::from_str_radix(&self.view.status(tid, field)?, 16).map_err(io::Error::other);
         Ok(Credentials {
             user: four("Uid")?,
             group: four("Gid")?,
@@ -212,9 +214,7 @@ impl Recorder {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_chown => self.chown(t, HERE, 0, (t.arg32(1), t.arg32(2)), 0),
             #[cfg(target_arch = "x86_64")]
-            libc::SYS_lchown => {
-                self.chown(t, HERE, 0, (t.arg32(1), t.arg32(2)), libc::AT_SYMLINK_NOFOLLOW)
-            }
+            libc::SYS_lchown => self.chown(t, HERE, 0, (t.arg32(1), t.arg32(2)), libc::AT_SYMLINK_NOFOLLOW),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open => self.open(t, HERE, 0, t.fd(1), t.arg32(2), 0),
             #[cfg(target_arch = "x86_64")]

@@ -153,7 +153,13 @@ impl View {
     }
 
     /// A handle (`O_PATH`) on what a path leads to.
-    pub(super) fn handle(&mut self, target: &Target, fd: i32, path: &[u8], follow: bool) -> io::Result<OwnedFd> {
+    pub(super) fn handle(
+        &mut self,
+        target: &Target,
+        fd: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> io::Result<OwnedFd> {
         // The way through /proc is a link itself.
         let no_follow = if follow || path.is_empty() { OFlags::empty() } else { OFlags::NOFOLLOW };
         let place = self.place(target, fd, path)?;

@@ -53,9 +53,8 @@ pub fn stat(dir: BorrowedFd<'_>, path: &CStr, flags: i32) -> io::Result<KernelSt
     let mut stat: KernelStat = unsafe { std::mem::zeroed() };
     // SAFETY: the path is a C string, and the structure is what this call fills on a 64-bit machine; by
     // number, because a C library may have another structure behind its own name.
-    let done = unsafe {
-        libc::syscall(libc::SYS_newfstatat, dir.as_raw_fd(), path.as_ptr(), &raw mut stat, flags)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_newfstatat, dir.as_raw_fd(), path.as_ptr(), &raw mut stat, flags) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(stat) }
 }
 

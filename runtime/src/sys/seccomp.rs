@@ -51,10 +51,8 @@ pub struct Listener {
 /// `EBUSY` when a filter with a listener is in force already; `EINVAL` and `ENOSYS` on kernels without
 /// notifications.
 pub fn listen(program: &[Instruction]) -> io::Result<OwnedFd> {
-    let filter: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-        .collect();
+    let filter: Vec<libc::sock_filter> =
+        program.iter().map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect();
     let length = u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut() };
     let patient = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -85,11 +83,11 @@ pub fn no_new_privs() -> io::Result<()> {
 impl Listener {
     /// Takes charge of a descriptor that [`listen`] gave, in this process or another.
     pub fn new(fd: OwnedFd) -> io::Result<Listener> {
-        let mut sizes = libc::seccomp_notif_sizes { seccomp_notif: 0, seccomp_notif_resp: 0, seccomp_data: 0 };
+        let mut sizes =
+            libc::seccomp_notif_sizes { seccomp_notif: 0, seccomp_notif_resp: 0, seccomp_data: 0 };
         // SAFETY: the structure is alive, and of the type that this operation fills.
-        let done = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes)
-        };
+        let done =
+            unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_NOTIF_SIZES, 0, &raw mut sizes) };
         if done == -1 {
             return Err(io::Error::last_os_error());
         }
@@ -122,12 +120,7 @@ impl Listener {
         // SAFETY: the buffer holds a whole seccomp_notif (checked when it was made), which is plain
         // integers, and is aligned for it.
         let got = unsafe { &*self.buffer.as_ptr().cast::<libc::seccomp_notif>() };
-        Ok(Some(Notification {
-            id: got.id,
-            tid: got.pid,
-            number: got.data.nr.into(),
-            args: got.data.args,
-        }))
+        Ok(Some(Notification { id: got.id, tid: got.pid, number: got.data.nr.into(), args: got.data.args }))
     }
 
     /// Whether the task still waits. If it does, what was read before under its number was its own.
