@@ -43,7 +43,8 @@ fn the_same_from_empty_stores_is_the_same() {
             std::thread::sleep(std::time::Duration::from_millis(1100));
         }
         lab.build(&["-o", "oci:plain:v"]).succeeds();
-        let dated = lab.build(&["-o", "oci:dated:v", "--source-date-epoch", "1500000000"]);
+        let rewrite = ["--source-date-epoch", "1500000000", "--rewrite-timestamp"];
+        let dated = lab.build(&[&["-o", "oci:dated:v"], &rewrite[..]].concat());
         dated.succeeds();
         (lab.layers("plain"), dated.stdout, lab.layers("dated"))
     };

@@ -59,7 +59,7 @@ pub fn assemble<I>(
     store: &Store,
     stage: &plan::Stage<I>,
     layers: Vec<ImageLayer>,
-    epoch: Option<i64>,
+    date: Option<i64>,
     fresh: bool,
 ) -> Result<Built, BuildError> {
     let mut config = stage.config.clone();
@@ -67,8 +67,8 @@ pub fn assemble<I>(
     config.created = None;
     let inherited = config.history.len();
     config.history.extend(stage.history.iter().cloned());
-    let created = match epoch {
-        Some(epoch) => rfc3339(epoch)?,
+    let created = match date {
+        Some(date) => rfc3339(date)?,
         None => first_made(store, &config, fresh)?,
     };
     config.created = Some(created.clone());
@@ -144,8 +144,12 @@ fn first_made(store: &Store, config: &ImageConfig, fresh: bool) -> Result<String
 }
 
 /// Seconds since 1970 as RFC 3339, in UTC.
+///
+/// # Errors
+/// Before the year 1 and after 9999, for which there is no such form.
 pub fn rfc3339(seconds: i64) -> Result<String, BuildError> {
-    jiff::Timestamp::from_second(seconds)
-        .map(|t| t.to_string())
-        .map_err(|_| BuildError::Assemble(format!("{seconds} is not a time between the years 1 and 9999")))
+    const YEAR_1: i64 = -62_135_596_800;
+    let time = jiff::Timestamp::from_second(seconds).ok().filter(|_| seconds >= YEAR_1);
+    let outside = || BuildError::Assemble(format!("{seconds} is not a time between the years 1 and 9999"));
+    time.map(|t| t.to_string()).ok_or_else(outside)
 }

@@ -25,9 +25,9 @@ use crate::image::ChainId;
 use crate::plan::key::InstructionKey;
 use crate::plan::{Action, Base, CopyStep, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
+use crate::rootfs::LayerDir;
 use crate::rootfs::pack::{PackedLayer, recompress};
 use crate::rootfs::unpack::unpack;
-use crate::rootfs::{Clamp, LayerDir};
 use crate::store::Store;
 
 /// Builds the plan's targets and puts them into the store: one image, or for several platforms an index.
@@ -305,11 +305,8 @@ impl Executor<'_, '_> {
             }
             .into());
         }
-        let clamp = match self.options.epoch {
-            Some(epoch) => Clamp::Newest(epoch),
-            // What that clock says is rounded down, so the step's last second begins with it.
-            None => Clamp::Between { from, until: now_coarse() + 1, to: time },
-        };
+        // What that clock says is rounded down, so the step's last second begins with it.
+        let clamp = self.options.times.clamp(from, now_coarse() + 1, time);
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
         let packer = self.packer.as_ref().ok_or_else(closed)?;
         let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
@@ -377,7 +374,7 @@ impl Executor<'_, '_> {
             });
         }
         let fresh = self.options.no_cache;
-        assemble(self.store, stage, layers, self.options.epoch, fresh)
+        assemble(self.store, stage, layers, self.options.times.created(), fresh)
     }
 
     /// A cached layer in the compression asked for.

@@ -11,6 +11,7 @@
 //! | `sources` | what steps copy from: contexts, stages, images, downloads |
 //! | [`mounts`], `run_mounts` | caches, secrets and other mounts of a `RUN` |
 //! | [`users`] | who `USER` and `--chown` mean in an image |
+//! | [`times`] | which times the image and its new layers have |
 //! | [`packer`] | packs layers beside the next step |
 //! | [`assemble`] | configuration and manifest of the finished image |
 
@@ -25,6 +26,7 @@ pub mod run;
 mod run_mounts;
 pub mod sources;
 mod stack;
+pub mod times;
 pub mod users;
 pub mod workdir;
 pub mod workshop;
@@ -40,6 +42,7 @@ pub use assemble::{Built, BuiltImage};
 pub use execute::build;
 pub use mounts::SecretSource;
 pub use sources::ContextDir;
+pub use times::Times;
 
 /// What a build is told besides its plan.
 #[derive(Debug, Clone)]
@@ -54,8 +57,8 @@ pub struct Options {
     pub storage: Option<Backend>,
     /// How layers are compressed.
     pub compression: Compression,
-    /// `SOURCE_DATE_EPOCH`: no time in the image is newer, and creation times are this.
-    pub epoch: Option<i64>,
+    /// The times of the image, and of what is in its new layers.
+    pub times: Times,
 }
 
 /// A build that failed.

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod secrets;
+pub(super) mod times;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -69,10 +70,8 @@ pub struct Arguments {
     /// How new layers are compressed: gzip, zstd or none, and a level, as in zstd:9
     #[arg(long, value_name = "KIND[:LEVEL]", default_value = "gzip", value_parser = parse_compression)]
     compression: Compression,
-    /// No time in the image is later than this, in seconds since 1970, and the image is dated so
-    /// [default: $SOURCE_DATE_EPOCH]
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
-    source_date_epoch: Option<i64>,
+    #[command(flatten)]
+    times: times::TimeArguments,
     /// Write the image's ID, the digest of its configuration, to a file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -365,17 +364,11 @@ fn checked<'a>(
     progress: &'a dyn Progress,
 ) -> Result<Request, CliError> {
     // What costs nothing comes first: a mistake in an argument is told before anything is downloaded.
-    let build_args = build_args(&arguments.build_args)?;
-    let epoch = match (arguments.source_date_epoch, build_args.get("SOURCE_DATE_EPOCH")) {
-        (Some(epoch), _) => Some(epoch),
-        (None, Some(text)) => Some(parse_epoch("--build-arg SOURCE_DATE_EPOCH", text)?),
-        (None, None) => match std::env::var("SOURCE_DATE_EPOCH") {
-            Ok(text) if !text.is_empty() => Some(parse_epoch("SOURCE_DATE_EPOCH", &text)?),
-            _ => None,
-        },
-    };
+    let mut build_args = build_args(&arguments.build_args)?;
     let tags = arguments.tags.iter().map(|t| parse_tag(t)).collect::<Result<_, _>>()?;
-    let outputs = arguments.outputs.iter().map(|o| parse_output(o)).collect::<Result<_, _>>()?;
+    let outputs = arguments.outputs.iter().map(|o| parse_output(o)).collect::<Result<Vec<_>, _>>()?;
+    let (outputs, rewriting): (_, Vec<_>) = outputs.into_iter().unzip();
+    let times = times::settle(&arguments.times, &rewriting, &mut build_args)?;
     let secrets = secrets::parse(&arguments.secrets)?;
     let mut platforms: Vec<Platform> = Vec::new();
     for platform in &arguments.platforms {
@@ -403,7 +396,7 @@ fn checked<'a>(
             no_cache: arguments.no_cache,
             storage: global.storage.backend(),
             compression: arguments.compression,
-            epoch,
+            times,
         },
         inputs,
         tags,
@@ -430,13 +423,6 @@ pub(super) fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String
     Ok(args)
 }
 
-fn parse_epoch(name: &str, text: &str) -> Result<i64, CliError> {
-    text.trim().parse().map_err(|_| {
-        CliError::usage(format!("{name} is `{text}`, which is not a number of seconds since 1970"))
-            .with_hint("`git log -1 --format=%ct` prints that of the last commit")
-    })
-}
-
 /// A name for a new image.
 pub(super) fn parse_tag(text: &str) -> Result<Reference, CliError> {
     let name: ImageName = text.parse().map_err(|e| CliError::usage(format!("{e}")))?;
@@ -447,26 +433,37 @@ pub(super) fn parse_tag(text: &str) -> Result<Reference, CliError> {
     Ok(name.normalised())
 }
 
-fn parse_output(text: &str) -> Result<OciName, CliError> {
+/// `--output`: where the layout lies, and what is said of `rewrite-timestamp`.
+fn parse_output(text: &str) -> Result<(OciName, Option<bool>), CliError> {
     if text.starts_with("oci:") {
-        return oci::parse_oci(text).map_err(|e| CliError::usage(e.to_string()));
+        let name = oci::parse_oci(text).map_err(|e| CliError::usage(e.to_string()))?;
+        return Ok((name, None));
     }
     if let Some(fields) = text.strip_prefix("type=oci,") {
         let mut dest = None;
         let mut tar = true;
+        let mut rewrite = None;
         for field in fields.split(',') {
             match field.split_once('=') {
                 Some(("dest", value)) => dest = Some(PathBuf::from(value)),
                 Some(("tar", "false")) => tar = false,
                 Some(("tar", "true")) => tar = true,
+                Some(("rewrite-timestamp", "false")) => rewrite = Some(false),
+                Some(("rewrite-timestamp", "true")) => rewrite = Some(true),
+                Some(("source-date-epoch", _)) => {
+                    return Err(CliError::usage(format!("--output: `{field}` is not there")).with_hint(
+                        "all outputs are the same image; date it with --source-date-epoch SECONDS",
+                    ));
+                }
                 _ => {
-                    return Err(CliError::usage(format!("--output: `{field}` is not understood"))
-                        .with_hint("write -o oci:DIR[:TAG], or -o type=oci,dest=DIR,tar=false"));
+                    return Err(CliError::usage(format!("--output: `{field}` is not understood")).with_hint(
+                        "write -o oci:DIR[:TAG], or -o type=oci,dest=DIR,tar=false[,rewrite-timestamp=true]",
+                    ));
                 }
             }
         }
         if let (Some(dir), false) = (dest, tar) {
-            return Ok(OciName { dir, tag: None });
+            return Ok((OciName { dir, tag: None }, rewrite));
         }
     }
     Err(CliError::usage(format!("--output `{text}` is not there yet in this version of cooper")).with_hint(
@@ -481,12 +478,23 @@ mod tests {
 
     #[test]
     fn outputs_are_layouts_or_refused() {
-        let layout = |dir: &str, tag: Option<&str>| OciName { dir: dir.into(), tag: tag.map(str::to_owned) };
-        assert_eq!(parse_output("oci:out:v1").unwrap(), layout("out", Some("v1")));
-        assert_eq!(parse_output("type=oci,dest=out,tar=false").unwrap(), layout("out", None));
-        for refused in
-            ["out", "docker-archive:x", "type=oci,dest=x", "type=local,dest=x", "type=oci,tar=false"]
-        {
+        let layout = |dir: &str, tag: Option<&str>, rewrite| {
+            (OciName { dir: dir.into(), tag: tag.map(str::to_owned) }, rewrite)
+        };
+        assert_eq!(parse_output("oci:out:v1").unwrap(), layout("out", Some("v1"), None));
+        let fields = |more: &str| parse_output(&format!("type=oci,dest=out,tar=false{more}")).unwrap();
+        assert_eq!(fields(""), layout("out", None, None));
+        assert_eq!(fields(",rewrite-timestamp=true"), layout("out", None, Some(true)));
+        assert_eq!(fields(",rewrite-timestamp=false"), layout("out", None, Some(false)));
+        for refused in [
+            "out",
+            "docker-archive:x",
+            "type=oci,dest=x",
+            "type=local,dest=x",
+            "type=oci,tar=false",
+            "type=oci,dest=x,tar=false,rewrite-timestamp",
+            "type=oci,dest=x,tar=false,source-date-epoch=0",
+        ] {
             assert_eq!(parse_output(refused).unwrap_err().kind.exit_code(), 2, "{refused}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::build::parse_tag;
+use super::build::{parse_tag, times};
 use super::failure::{self, Source, general};
 use super::{CliError, Global, Stop};
 use crate::build::assemble::{ImageLayer, assemble};
@@ -18,8 +18,8 @@ use crate::transport::tarball;
 
 /// Make an image from a root file system in a tar archive
 ///
-/// The archive may be compressed with gzip or zstd. The image has one layer, the archive as it is; it is dated by
-/// the newest file in it, so that the same archive always makes the same image. Its digest is printed on standard
+/// The archive may be compressed with gzip or zstd. The image has one layer, the archive as it is, times and all;
+/// it is dated by the newest file in it, so that the same archive always makes the same image. Its digest is printed on standard
 /// output.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -32,8 +32,8 @@ pub struct Arguments {
     /// Apply a Containerfile instruction such as `CMD ["sh"]` or `ENV A=1`; may be repeated
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
-    /// Date the image so, in seconds since 1970
-    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    /// Date the image so, in seconds since 1970 [default: $SOURCE_DATE_EPOCH, else that of the newest file]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = times::seconds)]
     source_date_epoch: Option<i64>,
     /// How the layer is compressed: gzip, zstd or none, and a level, as in zstd:9
     #[arg(long, value_name = "KIND[:LEVEL]", default_value = "gzip", value_parser = |t: &str| Compression::parse(t).map_err(|e| e.to_string()))]
@@ -43,6 +43,10 @@ pub struct Arguments {
 /// Runs the command.
 pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     let name = parse_tag(&arguments.name)?;
+    let date = match arguments.source_date_epoch {
+        Some(epoch) => Some(epoch),
+        None => times::of_environment()?,
+    };
     let mut stage = changed_config(&arguments.changes)?;
     let from_stdin = arguments.file == Path::new("-");
     let input: Box<dyn Read> = if from_stdin {
@@ -74,9 +78,8 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         size: layer.size,
         media_type: layer.media_type,
     };
-    let epoch = arguments.source_date_epoch.unwrap_or(imported.newest);
-    let built =
-        assemble(&store, &stage, vec![layer], Some(epoch), true).map_err(|e| general(&e, store.root()))?;
+    let built = assemble(&store, &stage, vec![layer], Some(date.unwrap_or(imported.newest)), true)
+        .map_err(|e| general(&e, store.root()))?;
     store.set_name(&name.to_string(), &built.manifest).map_err(|e| failure::store(&e))?;
     Ok(super::print_result(built.digest)?)
 }

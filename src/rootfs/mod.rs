@@ -64,17 +64,31 @@ pub enum Clamp {
         /// What such files get.
         to: i64,
     },
-    /// What is newer than this is set to it: `SOURCE_DATE_EPOCH`.
-    Newest(i64),
+    /// The same, and what else is newer than `to` is set to it, too.
+    Newest {
+        /// Start of the step, seconds since 1970.
+        from: i64,
+        /// Its end.
+        until: i64,
+        /// What such files get.
+        to: i64,
+    },
+    /// Everything gets this time, seconds since 1970.
+    Exactly(i64),
 }
 
 impl Clamp {
     /// The time that a file modified at `mtime` gets.
     pub fn apply(self, mtime: i64) -> i64 {
         match self {
-            Clamp::Between { from, until, to } if (from..=until).contains(&mtime) => to,
-            Clamp::Newest(limit) => mtime.min(limit),
+            Clamp::Between { from, until, to } | Clamp::Newest { from, until, to }
+                if (from..=until).contains(&mtime) =>
+            {
+                to
+            }
             Clamp::Between { .. } => mtime,
+            Clamp::Newest { to, .. } => mtime.min(to),
+            Clamp::Exactly(time) => time,
         }
     }
 }

@@ -54,6 +54,7 @@ themes! {
     run_mounts "run-mount"
     runs "run"
     syntax "syntax"
+    times "times"
     users "user"
     volumes "volume"
     words "words"

@@ -12,17 +12,12 @@ use crate::plan::key::{self, Description, InstructionKey};
 use crate::plan::{Action, MountKind, Origin, RunStep, Step};
 
 impl Executor<'_, '_> {
-    /// What a step's times depend on besides its inputs.
-    pub(super) fn times(&self) -> String {
-        self.options.epoch.map_or_else(|| "inputs".to_owned(), |epoch| format!("epoch {epoch}"))
-    }
-
     pub(super) fn key(
         &mut self,
         step: &Step<FoundImage>,
         parts: Option<&[Part]>,
     ) -> Result<InstructionKey, Failure> {
-        let times = self.times();
+        let times = self.options.times.key();
         Ok(match &step.action {
             Action::Run(run) => {
                 let mut description = key::run(run, &times);
