@@ -1,6 +1,7 @@
 //! `cooper build`
 
 mod inputs;
+mod outputs;
 mod secrets;
 pub(super) mod times;
 
@@ -366,7 +367,7 @@ fn checked<'a>(
     // What costs nothing comes first: a mistake in an argument is told before anything is downloaded.
     let mut build_args = build_args(&arguments.build_args)?;
     let tags = arguments.tags.iter().map(|t| parse_tag(t)).collect::<Result<_, _>>()?;
-    let outputs = arguments.outputs.iter().map(|o| parse_output(o)).collect::<Result<Vec<_>, _>>()?;
+    let outputs = arguments.outputs.iter().map(|o| outputs::parse(o)).collect::<Result<Vec<_>, _>>()?;
     let (outputs, rewriting): (_, Vec<_>) = outputs.into_iter().unzip();
     let times = times::settle(&arguments.times, &rewriting, &mut build_args)?;
     let secrets = secrets::parse(&arguments.secrets)?;
@@ -433,71 +434,9 @@ pub(super) fn parse_tag(text: &str) -> Result<Reference, CliError> {
     Ok(name.normalised())
 }
 
-/// `--output`: where the layout lies, and what is said of `rewrite-timestamp`.
-fn parse_output(text: &str) -> Result<(OciName, Option<bool>), CliError> {
-    if text.starts_with("oci:") {
-        let name = oci::parse_oci(text).map_err(|e| CliError::usage(e.to_string()))?;
-        return Ok((name, None));
-    }
-    if let Some(fields) = text.strip_prefix("type=oci,") {
-        let mut dest = None;
-        let mut tar = true;
-        let mut rewrite = None;
-        for field in fields.split(',') {
-            match field.split_once('=') {
-                Some(("dest", value)) => dest = Some(PathBuf::from(value)),
-                Some(("tar", "false")) => tar = false,
-                Some(("tar", "true")) => tar = true,
-                Some(("rewrite-timestamp", "false")) => rewrite = Some(false),
-                Some(("rewrite-timestamp", "true")) => rewrite = Some(true),
-                Some(("source-date-epoch", _)) => {
-                    return Err(CliError::usage(format!("--output: `{field}` is not there")).with_hint(
-                        "all outputs are the same image; date it with --source-date-epoch SECONDS",
-                    ));
-                }
-                _ => {
-                    return Err(CliError::usage(format!("--output: `{field}` is not understood")).with_hint(
-                        "write -o oci:DIR[:TAG], or -o type=oci,dest=DIR,tar=false[,rewrite-timestamp=true]",
-                    ));
-                }
-            }
-        }
-        if let (Some(dir), false) = (dest, tar) {
-            return Ok((OciName { dir, tag: None }, rewrite));
-        }
-    }
-    Err(CliError::usage(format!("--output `{text}` is not there yet in this version of cooper")).with_hint(
-        "write an OCI layout with -o oci:DIR[:TAG]; skopeo copies it into other forms, such as \
-         `skopeo copy oci:DIR:TAG docker-archive:FILE`",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn outputs_are_layouts_or_refused() {
-        let layout = |dir: &str, tag: Option<&str>, rewrite| {
-            (OciName { dir: dir.into(), tag: tag.map(str::to_owned) }, rewrite)
-        };
-        assert_eq!(parse_output("oci:out:v1").unwrap(), layout("out", Some("v1"), None));
-        let fields = |more: &str| parse_output(&format!("type=oci,dest=out,tar=false{more}")).unwrap();
-        assert_eq!(fields(""), layout("out", None, None));
-        assert_eq!(fields(",rewrite-timestamp=true"), layout("out", None, Some(true)));
-        assert_eq!(fields(",rewrite-timestamp=false"), layout("out", None, Some(false)));
-        for refused in [
-            "out",
-            "docker-archive:x",
-            "type=oci,dest=x",
-            "type=local,dest=x",
-            "type=oci,tar=false",
-            "type=oci,dest=x,tar=false,rewrite-timestamp",
-            "type=oci,dest=x,tar=false,source-date-epoch=0",
-        ] {
-            assert_eq!(parse_output(refused).unwrap_err().kind.exit_code(), 2, "{refused}");
-        }
-    }
 
     #[test]
     fn sizes_are_for_people() {
