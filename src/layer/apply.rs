@@ -23,6 +23,7 @@
 //! and the `user.*` ones of devices and FIFOs (Linux has no place for them), AUFS's own names
 //! (`.wh..wh.*`), and what a hardlink entry says beside its target.
 
+mod content;
 mod place;
 mod tree;
 
@@ -36,7 +37,7 @@ use cooper_runtime::sys::fs::Time;
 
 use super::entry::{AUFS_PREFIX, Entry, EntryKind, OPAQUE_MARKER, WHITEOUT_PREFIX, kept_xattr};
 use super::read::{RawEntry, TarError, TarReader};
-pub(crate) use place::fill;
+pub(crate) use content::fill;
 use tree::Tree;
 
 /// The extended attribute that makes a directory hide what lies below it.

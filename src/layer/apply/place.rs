@@ -6,7 +6,7 @@ use std::fs::{File, FileTimes, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, PermissionsExt, fchown};
+use std::os::unix::fs::{PermissionsExt, fchown};
 use std::time::{Duration, SystemTime};
 
 use cooper_runtime::record::Node;
@@ -14,11 +14,8 @@ use cooper_runtime::sys::fs::{self, FileKind, Time};
 
 use super::super::entry::{EntryKind, normalise_xattr};
 use super::super::read::{RawEntry, TarReader};
-use super::super::sparse::Extent;
+use super::content::fill;
 use super::{Applier, ApplyError, Dir, OPAQUE_XATTR, Owners, ROOT_XATTR, Step, dir_of, kept_xattr, names};
-
-/// Runs of zeros at least this long become holes.
-const HOLE: usize = 32 * 1024;
 
 impl Applier<'_> {
     /// One step on the way to a parent: into a directory, or to where a link leads.
@@ -461,36 +458,6 @@ impl Applier<'_> {
         }
         Ok(self.tree.dir(depth))
     }
-}
-
-/// Writes a file's content, leaving holes where it has none and where it is zeros for long.
-pub(crate) fn fill<R: Read>(
-    file: &File,
-    content: &mut TarReader<R>,
-    extents: Option<&[Extent]>,
-    size: u64,
-    buffer: &mut [u8],
-) -> io::Result<()> {
-    let whole = [Extent { offset: 0, length: size }];
-    let mut end = 0;
-    for extent in extents.unwrap_or(&whole) {
-        let (mut at, mut left) = (extent.offset, extent.length);
-        while left > 0 {
-            let want = left.min(buffer.len() as u64) as usize;
-            let got = content.read_stored(&mut buffer[..want])?;
-            if got == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let data = &buffer[..got];
-            if got < HOLE || data.iter().any(|b| *b != 0) {
-                file.write_all_at(data, at)?;
-                end = at + got as u64;
-            }
-            at += got as u64;
-            left -= got as u64;
-        }
-    }
-    if end < size { file.set_len(size) } else { Ok(()) }
 }
 
 fn system_time(time: Time) -> Option<SystemTime> {

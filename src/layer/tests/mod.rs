@@ -3,6 +3,7 @@
 mod apply;
 mod attacks;
 mod blob;
+mod holes;
 mod property;
 mod tools;
 
