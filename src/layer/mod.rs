@@ -3,6 +3,7 @@
 //! | file | does |
 //! |---|---|
 //! | [`entry`] | what a layer says about one name, and which extended attributes it speaks of |
+//! | [`content`] | a file's bytes, without reading its holes |
 //! | [`write`](mod@write) | entries → the canonical tar; its header defines the format byte for byte |
 //! | [`compress`] | the tar's bytes → diff ID, compressed blob, digest, in one pass |
 //! | [`decompress`] | a blob → the tar's bytes, whatever compressed them |
@@ -16,6 +17,7 @@
 
 pub mod apply;
 pub mod compress;
+pub mod content;
 pub mod decompress;
 pub mod entry;
 mod gzip;

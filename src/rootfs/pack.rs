@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::freeze::FileOpener;
 use crate::image::{DiffId, Digest};
 use crate::layer::compress::{Compression, LayerWriter};
+use crate::layer::content::FileContent;
 use crate::layer::decompress::decompressor;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
@@ -58,7 +59,9 @@ pub fn pack(
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 * 1024, layer));
     for entry in entries {
         match entry.kind {
-            EntryKind::File { .. } => tar.append(entry, &mut files.open(&entry.path)?)?,
+            EntryKind::File { size } => {
+                tar.append(entry, &mut FileContent::new(files.open(&entry.path)?, size))?
+            }
             _ => tar.append(entry, &mut io::empty())?,
         }
     }

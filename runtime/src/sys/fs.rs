@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -455,19 +456,25 @@ pub fn copy_contents(from: &File, to: &File) -> io::Result<u64> {
     to.set_len(size)?;
     let mut position = 0u64;
     while position < size {
-        let data = match rustix::fs::seek(from, rustix::fs::SeekFrom::Data(position)) {
-            Ok(at) => at,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(_) => position,
-        };
-        let hole = match rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(data)) {
-            Ok(at) => at.min(size),
-            Err(_) => size,
-        };
-        copy_range(from, to, data, hole)?;
-        position = hole.max(data + 1);
+        let Some(data) = next_data(from, position, size) else { break };
+        copy_range(from, to, data.start, data.end)?;
+        position = data.end;
     }
     Ok(size)
+}
+
+/// Where the next data of a file of `size` bytes lies, at or after `position` and up to the hole behind it;
+/// `None` when nothing but a hole is left. Where the file system does not know of holes, all is data.
+/// Moves the position of `file` (`lseek(2)`, `SEEK_DATA`).
+pub fn next_data(file: &File, position: u64, size: u64) -> Option<Range<u64>> {
+    use rustix::fs::{SeekFrom, seek};
+    let start = match seek(file, SeekFrom::Data(position)) {
+        Ok(at) if at < size => at,
+        Ok(_) | Err(rustix::io::Errno::NXIO) => return None,
+        Err(_) => position,
+    };
+    let end = seek(file, SeekFrom::Hole(start)).map_or(size, |at| at.min(size));
+    Some(start..end.max(start + 1))
 }
 
 fn copy_range(from: &File, to: &File, start: u64, end: u64) -> io::Result<()> {
