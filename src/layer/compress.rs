@@ -136,6 +136,9 @@ pub struct LayerDigests {
     pub uncompressed_size: u64,
 }
 
+/// Each has megabytes in hand, and the caller's thread, which digests the tar, keeps no more of them busy.
+const MAX_WORKERS: usize = 8;
+
 /// Takes the bytes of a tar, writes the blob to `W` and digests both.
 ///
 /// Dropped without [`finish`](Self::finish), what is in `W` is no blob.
@@ -153,10 +156,11 @@ enum Blob<W: Write> {
 
 impl<W: Write> LayerWriter<W> {
     /// Starts a blob on `out`. At most `workers` threads compress beside the caller's (0 is taken for
-    /// 1), started only when there is something for a second one to do: most layers are small.
+    /// 1, and more than 8 for 8), started only when there is something for a second one to do: most layers
+    /// are small.
     pub fn new(out: W, compression: Compression, workers: usize) -> io::Result<Self> {
         let out = Digesting { out, sha: Sha256::new(), size: 0 };
-        let workers = workers.clamp(1, 64);
+        let workers = workers.clamp(1, MAX_WORKERS);
         let blob = match compression {
             Compression::Gzip { level } => Blob::Gzip(ParallelGzip::new(out, level, workers)?),
             Compression::Zstd { level } => {
