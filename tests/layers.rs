@@ -158,6 +158,43 @@ fn the_unpacked_tree_is_the_one_the_build_saw() {
     assert!(found.iter().any(|l| l.starts_with("security.capability=0x01000002002000")), "{found:?}");
 }
 
+#[test]
+fn the_diff_id_can_be_computed_from_the_book_alone() {
+    let lab = Lab::with_debian();
+    for tool in ["setfattr", "setcap"] {
+        let from = if tool == "setcap" { "/usr/sbin/setcap" } else { "/usr/bin/setfattr" };
+        std::fs::copy(from, lab.dir.join("ctx").join(tool)).unwrap();
+    }
+    lab.build_out(
+        "FROM debian
+         COPY setfattr setcap /usr/local/bin/
+         RUN mkdir -p /srv/d/e && cd /srv/d && echo x > z && ln z a && ln z e/b && ln -s ../nowhere l && ln l m && mkfifo p \
+          && touch \"$(printf 'new\\nline')\" \"$(printf 'not-utf8-\\377')\" a-b e/x \"$(printf '%0255d' 7)\" && chmod 7711 e \
+          && chown 12:3456 z && ln -s $(printf '%0200d' 8) long && truncate -s 20M big && echo end >> big \
+          && setfattr -n user.any -v 0x000aff0a e && setfattr -n user.text -v text z && cp /bin/true c && setcap cap_net_raw+ep c \
+          && touch -d @-5.25 p && touch -d @4294967296.75 z && touch -h -d @-0.5 l && touch -d @8589934592 e/x",
+    );
+    let (_, config) = lab.image("out");
+    let expected = config["rootfs"]["diff_ids"].as_array().unwrap().last().unwrap().as_str().unwrap();
+    let unpacked = Unpacked::new(&lab);
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reproduce_layer.py");
+    let said = run(Command::new("python3").arg(script).arg("tree").arg(unpacked.rootfs("")).arg("srv/d"));
+    said.succeeds();
+    assert_eq!(said.stdout.trim(), expected, "{:#?}", lab.top_layer("out"));
+}
+
+#[test]
+fn names_that_mean_removal_fail_the_step_that_makes_them() {
+    let lab = Lab::with_busybox();
+    lab.containerfile("FROM busybox\nRUN mkdir /d && touch /d/.wh.x\nRUN rm /d/.wh.x\n");
+    let said = lab.build(&[]);
+    said.fails(1).says("`/d/.wh.x` cannot be written to a layer").says("Containerfile:2:1");
+    lab.file(".wh.y", "").containerfile("FROM busybox\nCOPY .wh.y /d/\n");
+    lab.build(&[]).fails(1).says("`/d/.wh.y` cannot be written to a layer").says("Containerfile:2:1");
+    lab.build_out("FROM busybox\nRUN mkdir /d && cd /d && touch .wh.gone .wh .whx x.wh.y && rm .wh.gone\n");
+    assert_eq!(lab.top_names("out"), ["d/", "d/.wh", "d/.whx", "d/x.wh.y"]);
+}
+
 /// Prints every path with type, mode, owner, size, whole-second time, link count and target, content
 /// and extended attributes. What every step has mounted is left out, and so are times of directories,
 /// which looking itself may change.

@@ -22,6 +22,7 @@ use super::{BuildError, Options, StepError, users, workdir};
 use crate::context::Selection;
 use crate::dockerfile::mode::Chmod;
 use crate::image::ChainId;
+use crate::layer::write::check;
 use crate::plan::key::InstructionKey;
 use crate::plan::{Action, Base, CopyStep, Plan, Stage, Step};
 use crate::progress::{Event, Progress, TaskId};
@@ -308,6 +309,7 @@ impl Executor<'_, '_> {
         // What that clock says is rounded down, so the step's last second begins with it.
         let clamp = self.options.times.clamp(from, now_coarse() + 1, time);
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
+        frozen.entries.iter().try_for_each(check).map_err(StepError::Layer)?;
         let packer = self.packer.as_ref().ok_or_else(closed)?;
         let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
         let fresh = Some(Fresh::new(frozen.layer));

@@ -120,6 +120,9 @@ pub enum StepError {
     /// A `COPY` could not be written.
     #[error(transparent)]
     Copy(#[from] copy::CopyError),
+    /// What the step has made is nothing that a layer can hold.
+    #[error("{0}")]
+    Layer(std::io::Error),
     /// A build context that was not given.
     #[error("{}", no_context(.name))]
     NoContext {

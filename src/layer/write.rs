@@ -20,7 +20,7 @@
 //!    | 108 | 8 | uid |
 //!    | 116 | 8 | gid |
 //!    | 124 | 12 | size: of a regular file's content; 0 for everything else |
-//!    | 136 | 12 | mtime in seconds |
+//!    | 136 | 12 | mtime in seconds since 1970, rounded down |
 //!    | 148 | 8 | checksum: the sum of the header's bytes with this field as eight spaces; six octal digits, NUL, space |
 //!    | 156 | 1 | type: `0` file and whiteout, `1` hardlink, `2` symbolic link, `3` character device, `4` block device, `5` directory, `6` FIFO |
 //!    | 157 | 100 | target of a hardlink (in the form of a path, rule 1) or a symbolic link (as it is), cut off after 100 bytes |
@@ -327,7 +327,12 @@ fn push_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-fn check(entry: &Entry) -> io::Result<()> {
+/// Whether a layer can say what an entry says; [`TarWriter::append`] asks, too, but long after the entry
+/// was made.
+///
+/// # Errors
+/// When it cannot; the message names the path and says why.
+pub fn check(entry: &Entry) -> io::Result<()> {
     let refuse = |why: &str| {
         Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -346,7 +351,8 @@ fn check(entry: &Entry) -> io::Result<()> {
         }
         if part.starts_with(WHITEOUT_PREFIX) {
             return refuse(
-                "names that begin with `.wh.` mean removed files in an image; rename or delete it",
+                "in an image a name that begins with `.wh.` means that a file was removed; use another name, \
+                 or delete it in the same step",
             );
         }
     }

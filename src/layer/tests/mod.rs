@@ -5,6 +5,7 @@ mod attacks;
 mod blob;
 mod holes;
 mod property;
+mod reproduce;
 mod tools;
 
 use std::collections::BTreeMap;
