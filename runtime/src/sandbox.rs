@@ -213,9 +213,10 @@ fn drop_capabilities() -> Result<(), nix::errno::Errno> {
 }
 
 fn become_user(step: &Step) -> Result<(), SetupFailure> {
-    // It is root whatever it is on record.
+    // It is root whatever it is on record, and execve gives it no more than the bounding set has. Setting its
+    // capabilities here would be answered already, for the user that it is on record.
     if step.recording.as_ref().is_some_and(|r| r.scope == Scope::Everything) {
-        return limit_root();
+        return Ok(());
     }
     let groups: Vec<Gid> = step.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     match nix::unistd::setgroups(&groups) {
@@ -227,20 +228,16 @@ fn become_user(step: &Step) -> Result<(), SetupFailure> {
     let (uid, gid) = (Uid::from_raw(step.uid), Gid::from_raw(step.gid));
     nix::unistd::setresgid(gid, gid, gid).during(Part::Identity, &format!("becoming group {}", step.gid))?;
     if uid.is_root() {
-        return limit_root();
+        // Root stays what it is, with no more than the set above, now and after execve.
+        let allowed = CAPABILITIES.into_iter().collect();
+        for set in [CapSet::Effective, CapSet::Permitted] {
+            caps::set(None, set, &allowed).map_err(|_| {
+                failure(Part::Identity, "limiting capabilities", &io::Error::from_raw_os_error(libc::EPERM))
+            })?;
+        }
+        return Ok(());
     }
     nix::unistd::setresuid(uid, uid, uid).during(Part::Identity, &format!("becoming user {}", step.uid))
-}
-
-/// Root stays what it is, with no more than Docker's set, now and after execve.
-fn limit_root() -> Result<(), SetupFailure> {
-    let allowed = CAPABILITIES.into_iter().collect();
-    for set in [CapSet::Effective, CapSet::Permitted] {
-        caps::set(None, set, &allowed).map_err(|_| {
-            failure(Part::Identity, "limiting capabilities", &io::Error::from_raw_os_error(libc::EPERM))
-        })?;
-    }
-    Ok(())
 }
 
 /// Root's capabilities in a step, a bit each.

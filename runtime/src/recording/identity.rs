@@ -4,7 +4,7 @@ use std::io;
 
 use super::credentials::{Credentials, Errno, GROUPS_LIMIT, Kind};
 use super::notify::{Answer, Answered, Recorder};
-use super::target::Target;
+use super::target::{Target, View};
 
 /// `_LINUX_CAPABILITY_VERSION_1`, which has 32 bits, and the two that have 64: see capget(2).
 const CAPABILITY_VERSIONS: [(u32, usize); 3] = [(0x1998_0330, 1), (0x2007_1026, 2), (0x2008_0522, 2)];
@@ -13,11 +13,11 @@ impl Recorder {
     /// Any call about the ids, groups and capabilities of the calling task.
     pub(super) fn identity(&mut self, t: &Target) -> Answered {
         let old = self.credentials_of(t.tid)?;
-        if let Some(answer) = show(t, &old)? {
+        if let Some(answer) = show(t, &self.view, &old)? {
             return Ok(answer);
         }
         let mut new = old.clone();
-        let said = match change(t, &mut new)? {
+        let said = match change(t, &self.view, &mut new)? {
             Ok(said) => said,
             Err(errno) => return Ok(Answer::Error(errno)),
         };
@@ -31,7 +31,7 @@ impl Recorder {
 }
 
 /// Calls that show something.
-fn show(t: &Target, c: &Credentials) -> io::Result<Option<Answer>> {
+fn show(t: &Target, view: &View, c: &Credentials) -> io::Result<Option<Answer>> {
     let id = |id: u32| Ok(Some(Answer::Value(id.into())));
     match t.number {
         libc::SYS_getuid => id(c.user.real),
@@ -61,7 +61,7 @@ fn show(t: &Target, c: &Credentials) -> io::Result<Option<Answer>> {
             id(count as u32)
         }
         libc::SYS_capget => {
-            let Some(words) = capability_words(t)? else { return Ok(Some(Answer::Pass)) };
+            let Some(words) = capability_words(t, view)? else { return Ok(Some(Answer::Pass)) };
             let data: Vec<u32> = (0..words)
                 .flat_map(|word| [c.effective, c.permitted, 0].map(|set| (set >> (32 * word)) as u32))
                 .collect();
@@ -73,7 +73,7 @@ fn show(t: &Target, c: &Credentials) -> io::Result<Option<Answer>> {
 }
 
 /// Calls that change something: the credentials after it and what the call returns, or its error.
-fn change(t: &Target, c: &mut Credentials) -> io::Result<Result<Answer, Errno>> {
+fn change(t: &Target, view: &View, c: &mut Credentials) -> io::Result<Result<Answer, Errno>> {
     let (a, b) = (t.arg32(0), t.arg32(1));
     let three = [a, b, t.arg32(2)];
     let done = match t.number {
@@ -91,7 +91,7 @@ fn change(t: &Target, c: &mut Credentials) -> io::Result<Result<Answer, Errno>> 
         },
         // The task's real capabilities shrink as well: they are never fewer than the recorded ones.
         libc::SYS_capset => {
-            let Some(words) = capability_words(t)? else { return Ok(Ok(Answer::Pass)) };
+            let Some(words) = capability_words(t, view)? else { return Ok(Ok(Answer::Pass)) };
             let data = t.read_u32s(t.args[1], 3 * words)?;
             let set = |which: usize| (0..words).map(|w| u64::from(data[3 * w + which]) << (32 * w)).sum();
             return Ok(c.set_capabilities(set(1), set(0)).map(|()| Answer::Pass));
@@ -107,10 +107,12 @@ fn change(t: &Target, c: &mut Credentials) -> io::Result<Result<Answer, Errno>> 
 
 /// How many words the sets have in a `capget` or `capset` of the calling task; `None` for what the kernel
 /// itself answers.
-fn capability_words(t: &Target) -> io::Result<Option<usize>> {
+fn capability_words(t: &Target, view: &View) -> io::Result<Option<usize>> {
     let header = t.read_u32s(t.args[0], 2)?;
-    let words =
-        CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
-    // Another task's, or a question for the version.
-    Ok(words.filter(|_| header[1] == 0 && t.args[1] != 0))
+    let words = CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
+    // A question for the version has no room for sets. A task may name itself, as it is in its own namespace:
+    // libcap-ng does.
+    let own = || Ok::<_, io::Error>(view.status(t.tid, "NSpid")?.split_whitespace().next_back().map(str::parse));
+    let mine = header[1] == 0 || own()? == Some(Ok(header[1]));
+    Ok(words.filter(|_| mine && t.args[1] != 0))
 }
