@@ -109,10 +109,12 @@ fn change(t: &Target, view: &View, c: &mut Credentials) -> io::Result<Result<Ans
 /// itself answers.
 fn capability_words(t: &Target, view: &View) -> io::Result<Option<usize>> {
     let header = t.read_u32s(t.args[0], 2)?;
-    let words = CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
+    let words =
+        CAPABILITY_VERSIONS.iter().find(|(version, _)| *version == header[0]).map(|(_, words)| *words);
     // A question for the version has no room for sets. A task may name itself, as it is in its own namespace:
     // libcap-ng does.
-    let own = || Ok::<_, io::Error>(view.status(t.tid, "NSpid")?.split_whitespace().next_back().map(str::parse));
+    let own =
+        || Ok::<_, io::Error>(view.status(t.tid, "NSpid")?.split_whitespace().next_back().map(str::parse));
     let mine = header[1] == 0 || own()? == Some(Ok(header[1]));
     Ok(words.filter(|_| mine && t.args[1] != 0))
 }

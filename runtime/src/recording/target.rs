@@ -198,6 +198,12 @@ impl View {
         Ok(rustix::fs::openat(&self.proc, path, flags, Mode::empty())?)
     }
 
+    /// Sets the mode of what a handle is on. By its descriptor alone only Linux 6.6 can.
+    pub(super) fn chmod(&self, handle: &OwnedFd, mode: Mode) -> io::Result<()> {
+        let path = format!("self/fd/{}", handle.as_raw_fd());
+        Ok(rustix::fs::chmodat(&self.proc, path, mode, AtFlags::empty())?)
+    }
+
     /// Gives what a handle is on another name. By its descriptor alone the kernel would ask for more
     /// privilege than a user namespace has.
     pub(super) fn link(&self, handle: &OwnedFd, dir: &OwnedFd, name: &CString) -> rustix::io::Result<()> {
