@@ -125,7 +125,7 @@ impl Recorder {
             return Ok(Answer::Error(e.raw_os_error()));
         }
         let after = stat_handle(handle)?;
-        self.table.renumber((inode(&before), links(&before)), (inode(&after), links(&after)));
+        self.table.copied_up((inode(&before), links(&before)), (inode(&after), links(&after)));
         let or = |id: u32, old: u32| if id == KEEP { old } else { id };
         let new = (or(ids.0, old.0), or(ids.1, old.1));
         self.record_owner(&after, new);

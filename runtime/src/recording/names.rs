@@ -76,10 +76,10 @@ impl Recorder {
             }
             let now = |dir, name| memory::stat(std::os::fd::AsFd::as_fd(dir), name, NO_FOLLOW);
             if let Ok(new) = now(&to_dir, &to_name) {
-                self.table.renumber((inode(&old), links(&old)), (inode(&new), links(&new)));
+                self.table.copied_up((inode(&old), links(&old)), (inode(&new), links(&new)));
             }
             if let (true, Some(replaced), Ok(new)) = (exchanged, &replaced, now(&from_dir, &from_name)) {
-                self.table.renumber((inode(replaced), links(replaced)), (inode(&new), links(&new)));
+                self.table.copied_up((inode(replaced), links(replaced)), (inode(&new), links(&new)));
             }
         }
         Ok(done(renamed.map_err(Into::into)))
@@ -107,7 +107,7 @@ impl Recorder {
         let linked = self.view.link(&handle, &dir, &name);
         if linked.is_ok() {
             let new = memory::stat(std::os::fd::AsFd::as_fd(&dir), &name, NO_FOLLOW)?;
-            self.table.renumber((inode(&old), links(&old)), (inode(&new), links(&new)));
+            self.table.linked((inode(&old), links(&old)), inode(&new));
         }
         Ok(done(linked.map_err(Into::into)))
     }

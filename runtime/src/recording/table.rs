@@ -1,5 +1,7 @@
 //! What is on record about files, by inode.
 
+use std::collections::HashMap;
+
 use crate::record::{Attributes, ByInode, Inode};
 use crate::sys::memory::KernelStat;
 
@@ -10,6 +12,8 @@ pub(super) struct Table {
     /// Files without a name, made so or opened before they lost it. Their numbers come free unseen: what
     /// holds of them holds only while they have no name.
     nameless: ByInode,
+    /// Numbers that stand for another: files that show two. The record is under the other.
+    aliases: HashMap<Inode, Inode>,
     /// How many records have extended attributes: nearly always none, which saves looking.
     with_xattrs: usize,
 }
@@ -23,7 +27,12 @@ impl Table {
         table
     }
 
-    pub(super) fn into_records(self) -> ByInode {
+    pub(super) fn into_records(mut self) -> ByInode {
+        for (alias, first) in self.aliases {
+            if let Some(record) = self.records.get(&first).cloned() {
+                self.records.insert(alias, record);
+            }
+        }
         self.records
     }
 
@@ -37,12 +46,13 @@ impl Table {
 
     /// What is on record about a file with this number and so many names.
     pub(super) fn get(&self, inode: Inode, links: u64) -> Option<&Attributes> {
-        if links == 0 { self.nameless.get(&inode) } else { self.records.get(&inode) }
+        if links == 0 { self.nameless.get(&inode) } else { self.records.get(&self.canonical(inode)) }
     }
 
     /// Writes down all that is on record about a file from now on; nothing, when the record is empty.
     pub(super) fn put(&mut self, inode: Inode, links: u64, record: Attributes) {
         self.with_xattrs += usize::from(!record.xattrs.is_empty());
+        let inode = if links == 0 { inode } else { self.canonical(inode) };
         let map = if links == 0 { &mut self.nameless } else { &mut self.records };
         let old = if record.is_empty() { map.remove(&inode) } else { map.insert(inode, record) };
         self.with_xattrs -= usize::from(old.is_some_and(|o| !o.xattrs.is_empty()));
@@ -53,14 +63,37 @@ impl Table {
         self.put(inode, 1, Attributes::default());
     }
 
-    /// Moves a record when a file's number has changed, or when it has got its first name: a file of a
-    /// lower layer that was copied up, or one made without a name and linked.
-    pub(super) fn renumber(&mut self, from: (Inode, u64), to: (Inode, u64)) {
-        let same = from.0 == to.0 && (from.1 == 0) == (to.1 == 0);
-        if let Some(record) = self.get(from.0, from.1).filter(|_| !same).cloned() {
-            self.put(from.0, from.1, Attributes::default());
+    /// A file may have got another number, and what was known under the old one holds under the new.
+    ///
+    /// A file of a lower layer with several names is copied up under a number of its own, and its other names
+    /// stay what they were.
+    pub(super) fn copied_up(&mut self, from: (Inode, u64), to: (Inode, u64)) {
+        if self.canonical(from.0) != self.canonical(to.0)
+            && let Some(record) = self.get(from.0, from.1).cloned()
+        {
             self.put(to.0, to.1, record);
         }
+    }
+
+    /// A file has got another name, under which it may show another number.
+    ///
+    /// overlayfs shows a file that it has copied up under its old number by its old name, and under its new one
+    /// by a new name. The old one is a lower layer's, and nobody else's ever.
+    pub(super) fn linked(&mut self, from: (Inode, u64), to: Inode) {
+        if from.1 == 0
+            && let Some(record) = self.nameless.remove(&from.0)
+        {
+            self.put(from.0, 1, record);
+        }
+        let first = self.canonical(from.0);
+        if first != self.canonical(to) {
+            self.remove(to);
+            self.aliases.insert(to, first);
+        }
+    }
+
+    fn canonical(&self, inode: Inode) -> Inode {
+        self.aliases.get(&inode).copied().unwrap_or(inode)
     }
 
     /// Whose a file is: as recorded, else as the kernel says.
@@ -115,11 +148,28 @@ mod tests {
         let mut table = Table::default();
         table.put(A, 0, owned(5));
         assert_eq!((table.get(A, 0), table.get(A, 1)), (Some(&owned(5)), None));
-        table.renumber((A, 0), (A, 1));
+        table.linked((A, 0), A);
         assert_eq!((table.get(A, 0), table.get(A, 1)), (None, Some(&owned(5))));
-        table.renumber((A, 1), (A, 2));
-        table.renumber((A, 2), (B, 1));
-        assert_eq!(table.into_records().into_iter().collect::<Vec<_>>(), [(B, owned(5))]);
+    }
+
+    #[test]
+    fn a_file_that_is_copied_up_leaves_its_other_names_alone() {
+        let mut table = Table::new(vec![(A, owned(5))]);
+        table.copied_up((A, 2), (A, 2));
+        table.copied_up((A, 2), (B, 1));
+        table.put(B, 1, owned(6));
+        assert_eq!((table.get(A, 1), table.get(B, 1)), (Some(&owned(5)), Some(&owned(6))));
+    }
+
+    #[test]
+    fn a_file_with_two_numbers_has_one_record() {
+        let mut table = Table::new(vec![(A, owned(5)), (B, owned(9))]);
+        table.linked((A, 1), B);
+        assert_eq!(table.get(B, 2), Some(&owned(5)));
+        table.put(B, 2, owned(6));
+        assert_eq!(table.get(A, 2), Some(&owned(6)));
+        let records = table.into_records();
+        assert_eq!((records.len(), &records[&A], &records[&B]), (2, &owned(6), &owned(6)));
     }
 
     #[test]
