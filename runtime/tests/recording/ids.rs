@@ -58,7 +58,7 @@ fn programs_with_the_bits_become_their_owner(world: &World) {
         "1000 7",
         "1000 1000",
         "1000 7",
-        "1000 7",
+        "1000 1000",
     ]);
 }
 
