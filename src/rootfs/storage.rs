@@ -8,6 +8,7 @@
 //! | backend | needs | how it learns what changed |
 //! |---|---|---|
 //! | `overlay` | the kernel's overlay in a user namespace, Linux 5.11 | the kernel copies up what is written |
+//! | `fuse` | the program fuse-overlayfs, `/dev/fuse`, Linux 4.18 | the program does |
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,7 +22,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::freeze::freeze;
 use super::lower::{self, MergedDir};
-use super::{Clamp, Frozen, LayerDir, Records, overlay};
+use super::{Clamp, Frozen, LayerDir, Records, fuse, overlay};
 use crate::store::WorkDir;
 
 /// What can go wrong with a root file system.
@@ -126,6 +127,9 @@ impl Storage {
     pub fn open(wish: Option<Backend>, work: Arc<WorkDir>, single: bool) -> Result<Storage, RootfsError> {
         let storage = |backend| Storage { backend, work: work.clone(), single };
         if let Some(backend) = wish {
+            if backend == Backend::Fuse {
+                fuse::check()?;
+            }
             return Ok(storage(backend));
         }
         for backend in LADDER {
@@ -167,7 +171,8 @@ impl Storage {
     pub fn mount(&self, parents: &[LayerDir]) -> Result<RootFs, RootfsError> {
         let workspace: Box<dyn Workspace> = match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount(&self.work, parents)?),
-            Backend::Fuse | Backend::Copy => return Err(self.missing()),
+            Backend::Fuse => Box::new(fuse::Fuse::mount(&self.work, parents)?),
+            Backend::Copy => return Err(self.missing()),
         };
         let mut rootfs = RootFs {
             workspace,
@@ -187,7 +192,8 @@ impl Storage {
     pub fn mount_read_only(&self, layers: &[LayerDir]) -> Result<ReadOnly, RootfsError> {
         Ok(ReadOnly(match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount_read_only(&self.work, layers)?),
-            Backend::Fuse | Backend::Copy => return Err(self.missing()),
+            Backend::Fuse => Box::new(fuse::Fuse::mount_read_only(&self.work, layers)?),
+            Backend::Copy => return Err(self.missing()),
         }))
     }
 }

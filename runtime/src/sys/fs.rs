@@ -201,6 +201,11 @@ pub fn stat(fd: impl AsFd) -> io::Result<Stat> {
     Ok(Stat::from_rustix(&rustix::fs::fstat(fd)?))
 }
 
+/// Has the file system that `fd` is on write out what it keeps in memory, and waits for it (`syncfs(2)`).
+pub fn sync(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(fd)?)
+}
+
 /// The names in an open directory, in the file system's order.
 pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     // A fresh description: the offset of a shared one would be moved by other readers.

@@ -75,6 +75,21 @@ pub fn end_with_us(command: &mut std::process::Command) {
     unsafe { command.pre_exec(arrange) };
 }
 
+/// Has a program that is not started yet find these descriptors open, under the numbers that they have
+/// here; no other program does. They stay open as long as `command` does.
+pub fn inherit(command: &mut std::process::Command, fds: Vec<OwnedFd>) {
+    use std::os::unix::process::CommandExt;
+    let arrange = move || {
+        for fd in &fds {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only functions that are safe in a signal handler may be called; this
+    // is a bare system call for each descriptor, and making an error of a number allocates nothing.
+    unsafe { command.pre_exec(arrange) };
+}
+
 fn libc_clone_args(namespaces: u64, pidfd: &mut libc::c_int) -> libc::clone_args {
     // SAFETY: clone_args is plain integers, for which zero is the documented "not used".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
