@@ -3,6 +3,8 @@
 //! | file | does |
 //! |---|---|
 //! | [`server`] | runs the program |
+//! | [`ahead`] | what the program cannot copy up as it is, copied before it starts |
+//! | [`times`] | times that the program has not kept → what the kernel's overlay says |
 //! | [`normalise`] | what the program leaves in the upper directory → the form of the kernel's overlay |
 //!
 //! The builder opens `/dev/fuse` and mounts it (Linux 4.18 allows that inside a user namespace), and the
@@ -13,13 +15,19 @@
 //! The program and the kernel's overlay agree about the form of lower layers. They differ in what
 //! is left in the upper directory; [`normalise`] says where.
 
+mod ahead;
 mod normalise;
 mod server;
+mod times;
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cooper_runtime::record::ByInode;
 use cooper_runtime::sys::{fs, mount};
@@ -29,6 +37,8 @@ use super::place::Place;
 use super::storage::{Backend, Changes, Mounted, RootfsError, Workspace, io_error};
 use super::{LayerDir, Records, inodes};
 use crate::store::WorkDir;
+pub(super) use ahead::Ahead;
+use ahead::Known;
 use server::Server;
 
 /// What is run.
@@ -42,6 +52,9 @@ pub(super) struct Fuse {
     root: OwnedFd,
     server: Server,
     place: Place,
+    parents: Vec<LayerDir>,
+    /// What was in the upper directory from the start.
+    filled: HashSet<u64>,
 }
 
 /// Whether the program and the device are there.
@@ -58,48 +71,75 @@ impl Fuse {
     ///
     /// # Errors
     /// [`RootfsError::Unavailable`] where there is no program or no device, or the kernel refuses.
-    pub(super) fn mount(work: &WorkDir, parents: &[LayerDir]) -> Result<Fuse, RootfsError> {
-        Fuse::start(Place::make(work, "step-", &["upper", "work"])?, parents, true)
+    pub(super) fn mount(work: &WorkDir, parents: &[LayerDir], ahead: &Ahead) -> Result<Fuse, RootfsError> {
+        let known = know(ahead, work, parents, true)?;
+        let place = Place::make(work, "step-", &["upper", "work"])?;
+        let upper = fs::open_dir(&place.beside("upper")).map_err(io_error("cannot open the changes"))?;
+        let filled = ahead::fill(upper.as_fd(), parents, &known);
+        let filled = filled.map_err(io_error("cannot prepare the changes"))?;
+        let (root, server, place) = start(place, parents, &known, true)?;
+        Ok(Fuse { root, server, place, parents: parents.to_vec(), filled })
     }
 
     /// Mounts `layers` (lowest first) to read from.
     ///
     /// # Errors
     /// As of [`mount`](Self::mount).
-    pub(super) fn mount_read_only(work: &WorkDir, layers: &[LayerDir]) -> Result<Fuse, RootfsError> {
-        Fuse::start(Place::make(work, "source-", &[])?, layers, false)
+    pub(super) fn mount_read_only(
+        work: &WorkDir,
+        layers: &[LayerDir],
+        ahead: &Ahead,
+    ) -> Result<Fuse, RootfsError> {
+        let known = know(ahead, work, layers, false)?;
+        let (root, server, place) = start(Place::make(work, "source-", &[])?, layers, &known, false)?;
+        // The program counts the names of a file that it has come upon so far, and the kernel keeps the
+        // number: whoever looks for links is to see all of them.
+        for name in known.iter().flat_map(|k| k.linked.iter().flatten()) {
+            let _ = fs::open_in_root(&root, OsStr::from_bytes(name), false);
+        }
+        Ok(Fuse { root, server, place, parents: Vec::new(), filled: HashSet::new() })
     }
+}
 
-    fn start(place: Place, layers: &[LayerDir], writable: bool) -> Result<Fuse, RootfsError> {
-        let (program, device) = (program()?, device()?);
-        let open = |path: &Path| {
-            fs::open_dir(path).map_err(io_error(format!("cannot open the layer {}", path.display())))
-        };
-        let mut lowers = layers.iter().rev().map(|l| open(&l.path)).collect::<Result<Vec<_>, _>>()?;
-        if lowers.is_empty() {
-            let filler = place.beside("empty");
-            std::fs::create_dir(&filler).map_err(io_error(format!("cannot create {}", filler.display())))?;
-            lowers.push(open(&filler)?);
+/// Mounts layers, lowest first, and starts the program.
+fn start(
+    place: Place,
+    layers: &[LayerDir],
+    known: &[Arc<Known>],
+    writable: bool,
+) -> Result<(OwnedFd, Server, Place), RootfsError> {
+    let (program, device) = (program()?, device()?);
+    let open = |path: &Path| {
+        fs::open_dir(path).map_err(io_error(format!("cannot open the layer {}", path.display())))
+    };
+    let mut lowers = Vec::new();
+    for (layer, known) in layers.iter().zip(known).rev() {
+        if let (true, Some(apart)) = (writable, &known.apart) {
+            lowers.push(open(apart)?);
         }
-        let flags = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
-            device.as_raw_fd()
-        );
-        mount::mount_path("fuse.fuse-overlayfs", place.at(), flags, &options).map_err(|e| {
-            unavailable(format!(
-                "the kernel refuses to mount {DEVICE} in a user namespace: {e}; Linux 4.18 can"
-            ))
-        })?;
-        let server = Server::start(&program, device, lowers, place.dir(), writable)
-            .map_err(|e| unavailable(format!("{} cannot be started: {e}", program.display())))?;
-        match place.open() {
-            Ok(root) => Ok(Fuse { root, server, place }),
-            Err(e) => Err(unavailable(match server.last_words() {
-                words if words.is_empty() => format!("{PROGRAM} does not answer: {e}"),
-                words => format!("{PROGRAM} ended: {words}"),
-            })),
-        }
+        lowers.push(open(&layer.path)?);
+    }
+    if lowers.is_empty() {
+        let filler = place.beside("empty");
+        std::fs::create_dir(&filler).map_err(io_error(format!("cannot create {}", filler.display())))?;
+        lowers.push(open(&filler)?);
+    }
+    let flags = if writable { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other",
+        device.as_raw_fd()
+    );
+    mount::mount_path("fuse.fuse-overlayfs", place.at(), flags, &options).map_err(|e| {
+        unavailable(format!("the kernel refuses to mount {DEVICE} in a user namespace: {e}; Linux 4.18 can"))
+    })?;
+    let server = Server::start(&program, device, lowers, place.dir(), writable)
+        .map_err(|e| unavailable(format!("{} cannot be started: {e}", program.display())))?;
+    match place.open() {
+        Ok(root) => Ok((root, server, place)),
+        Err(e) => Err(unavailable(match server.last_words() {
+            words if words.is_empty() => format!("{PROGRAM} does not answer: {e}"),
+            words => format!("{PROGRAM} ended: {words}"),
+        })),
     }
 }
 
@@ -115,7 +155,7 @@ impl Mounted for Fuse {
 
 impl Workspace for Fuse {
     fn changes(self: Box<Self>, inodes: Option<&ByInode>) -> Result<Changes, RootfsError> {
-        let Fuse { root, server, place } = *self;
+        let Fuse { root, server, place, parents, filled } = *self;
         // What steps wrote may still be in the kernel's memory: it does not hand on every write at once.
         fs::sync(&root).map_err(io_error("cannot write out the changes"))?;
         let upper = fs::open_dir(&place.beside("upper")).map_err(io_error("cannot open the changes"))?;
@@ -124,7 +164,7 @@ impl Workspace for Fuse {
             Some(inodes) => inodes::by_path(upper.as_fd(), root.as_fd(), inodes)
                 .map_err(io_error("cannot find out who owns the changes"))?,
         };
-        let normalised = normalise::times(upper.as_fd(), root.as_fd());
+        let normalised = times::settle(upper.as_fd(), root.as_fd(), &parents, &filled);
         drop(root);
         // From here on nobody changes the directory any more.
         drop(server);
@@ -133,6 +173,16 @@ impl Workspace for Fuse {
             .map_err(io_error("cannot bring the changes into an overlay's form"))?;
         Ok(Changes { upper: place.keep("upper")?, records })
     }
+}
+
+fn know(
+    ahead: &Ahead,
+    work: &WorkDir,
+    layers: &[LayerDir],
+    apart: bool,
+) -> Result<Vec<Arc<Known>>, RootfsError> {
+    let known = layers.iter().map(|layer| ahead.know(layer, work, apart)).collect::<io::Result<_>>();
+    known.map_err(io_error("cannot look through the layers"))
 }
 
 /// Where the program is.

@@ -116,6 +116,7 @@ pub struct Storage {
     backend: Backend,
     work: Arc<WorkDir>,
     single: bool,
+    ahead: fuse::Ahead,
 }
 
 impl Storage {
@@ -125,7 +126,8 @@ impl Storage {
     /// # Errors
     /// When it does not work here.
     pub fn open(wish: Option<Backend>, work: Arc<WorkDir>, single: bool) -> Result<Storage, RootfsError> {
-        let storage = |backend| Storage { backend, work: work.clone(), single };
+        let storage =
+            |backend| Storage { backend, work: work.clone(), single, ahead: fuse::Ahead::default() };
         if let Some(backend) = wish {
             if backend == Backend::Fuse {
                 fuse::check()?;
@@ -171,7 +173,7 @@ impl Storage {
     pub fn mount(&self, parents: &[LayerDir]) -> Result<RootFs, RootfsError> {
         let workspace: Box<dyn Workspace> = match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount(&self.work, parents)?),
-            Backend::Fuse => Box::new(fuse::Fuse::mount(&self.work, parents)?),
+            Backend::Fuse => Box::new(fuse::Fuse::mount(&self.work, parents, &self.ahead)?),
             Backend::Copy => return Err(self.missing()),
         };
         let mut rootfs = RootFs {
@@ -192,7 +194,7 @@ impl Storage {
     pub fn mount_read_only(&self, layers: &[LayerDir]) -> Result<ReadOnly, RootfsError> {
         Ok(ReadOnly(match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount_read_only(&self.work, layers)?),
-            Backend::Fuse => Box::new(fuse::Fuse::mount_read_only(&self.work, layers)?),
+            Backend::Fuse => Box::new(fuse::Fuse::mount_read_only(&self.work, layers, &self.ahead)?),
             Backend::Copy => return Err(self.missing()),
         }))
     }

@@ -15,8 +15,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps,
-    Uid,
+    AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatxFlags, Timespec,
+    Timestamps, Uid,
 };
 
 /// What a name in a directory is.
@@ -199,6 +199,21 @@ pub fn try_stat_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Stat>> {
 /// `stat` of an open file or handle.
 pub fn stat(fd: impl AsFd) -> io::Result<Stat> {
     Ok(Stat::from_rustix(&rustix::fs::fstat(fd)?))
+}
+
+/// When the inode of a name was made, where the file system keeps that (`statx(2)`).
+pub fn birth_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Time>> {
+    let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME)?;
+    let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    Ok(known.then_some(Time { sec: stat.stx_btime.tv_sec, nsec: stat.stx_btime.tv_nsec }))
+}
+
+/// The modification time of a name as far as the kernel knows it without asking the file system
+/// (`AT_STATX_DONT_SYNC`): of one that is not on this machine or not in the kernel, what it said last.
+pub fn remembered_mtime_at(dir: impl AsFd, name: &OsStr) -> io::Result<Time> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(dir, name, flags, StatxFlags::MTIME)?;
+    Ok(Time { sec: stat.stx_mtime.tv_sec, nsec: stat.stx_mtime.tv_nsec })
 }
 
 /// Has the file system that `fd` is on write out what it keeps in memory, and waits for it (`syncfs(2)`).

@@ -5,7 +5,6 @@
 //! | a name is gone | a character device 0:0; `.wh.NAME` where it cannot make one | a character device 0:0 |
 //! | a directory is opaque | `user.fuseoverlayfs.opaque`, a file `.wh..wh..opq`; every new directory is | `user.overlay.opaque` |
 //! | a file is a lower one copied | `user.fuseoverlayfs.origin` | `user.overlay.origin` |
-//! | a file is copied up | its directory is touched | its directory's time stays |
 
 use std::ffi::OsStr;
 use std::io;
@@ -16,42 +15,15 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
 use crate::layer::apply::OPAQUE_XATTR;
 
-const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
+pub(super) const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
+pub(super) const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// All attributes of the program's own begin so; steps cannot set them.
 const OWN_XATTRS: &[u8] = b"user.fuseoverlayfs.";
 const KERNEL_XATTRS: &[u8] = b"user.overlay.";
+/// What the program sets on copies of lower files, and on directories that hide lower ones.
+pub(super) const COPIED: &str = "user.fuseoverlayfs.origin";
+pub(super) const OPAQUE: &str = "user.fuseoverlayfs.opaque";
 const ORIGIN_XATTR: &str = "user.overlay.origin";
-
-/// Gives the directories of `upper` the times that they have in `merged`, the mounted root.
-///
-/// To copy a file up, the program moves the copy into the upper directory, which touches that. The kernel
-/// does not know, and goes on saying what it was told when it last asked: it asks anew only after something
-/// that changes a directory has been done to it. So what the mount says is what the kernel's overlay says.
-pub(super) fn times(upper: BorrowedFd<'_>, merged: BorrowedFd<'_>) -> io::Result<()> {
-    directory_times(upper, merged, 0)
-}
-
-fn directory_times(upper: BorrowedFd<'_>, merged: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
-    fs::check_depth(depth)?;
-    for entry in fs::list(upper)? {
-        if !matches!(entry.kind, None | Some(FileKind::Directory)) {
-            continue;
-        }
-        let name = &entry.name;
-        let Some(seen) = fs::try_stat_at(merged, name)? else { continue };
-        let real = fs::stat_at(upper, name)?;
-        if real.kind != FileKind::Directory || seen.kind != FileKind::Directory {
-            continue;
-        }
-        let (inner, inner_merged) = (fs::open_dir_at(upper, name)?, fs::open_dir_at(merged, name)?);
-        directory_times(inner.as_fd(), inner_merged.as_fd(), depth + 1)?;
-        if real.mtime != seen.mtime {
-            fs::set_mtime_at(upper, name, seen.mtime)?;
-        }
-    }
-    Ok(())
-}
 
 /// Brings an upper directory that nobody uses any more into the kernel's form.
 pub(super) fn upper(upper: BorrowedFd<'_>) -> io::Result<()> {
