@@ -159,17 +159,18 @@ impl Workspace for Fuse {
         // What steps wrote may still be in the kernel's memory: it does not hand on every write at once.
         fs::sync(&root).map_err(io_error("cannot write out the changes"))?;
         let upper = fs::open_dir(&place.beside("upper")).map_err(io_error("cannot open the changes"))?;
+        // First: it matters what the kernel has not asked for yet.
+        times::settle(upper.as_fd(), root.as_fd(), &parents, &filled)
+            .map_err(io_error("cannot set the times of the changes"))?;
         let records = match inodes {
             None => Records::new(),
             Some(inodes) => inodes::by_path(upper.as_fd(), root.as_fd(), inodes)
                 .map_err(io_error("cannot find out who owns the changes"))?,
         };
-        let normalised = times::settle(upper.as_fd(), root.as_fd(), &parents, &filled);
         drop(root);
         // From here on nobody changes the directory any more.
         drop(server);
-        normalised
-            .and_then(|()| normalise::upper(upper.as_fd()))
+        normalise::upper(upper.as_fd())
             .map_err(io_error("cannot bring the changes into an overlay's form"))?;
         Ok(Changes { upper: place.keep("upper")?, records })
     }

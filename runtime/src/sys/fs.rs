@@ -208,11 +208,12 @@ pub fn birth_at(dir: impl AsFd, name: &OsStr) -> io::Result<Option<Time>> {
     Ok(known.then_some(Time { sec: stat.stx_btime.tv_sec, nsec: stat.stx_btime.tv_nsec }))
 }
 
-/// The modification time of a name as far as the kernel knows it without asking the file system
-/// (`AT_STATX_DONT_SYNC`): of one that is not on this machine or not in the kernel, what it said last.
-pub fn remembered_mtime_at(dir: impl AsFd, name: &OsStr) -> io::Result<Time> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-    let stat = rustix::fs::statx(dir, name, flags, StatxFlags::MTIME)?;
+/// The modification time of a name, and nothing else: the kernel asks a file system that is not in the kernel
+/// only if it does not know it. With `remembered` not even then (`AT_STATX_DONT_SYNC`): it says what it was told
+/// last.
+pub fn mtime_at(dir: impl AsFd, name: &OsStr, remembered: bool) -> io::Result<Time> {
+    let asking = if remembered { AtFlags::STATX_DONT_SYNC } else { AtFlags::empty() };
+    let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | asking, StatxFlags::MTIME)?;
     Ok(Time { sec: stat.stx_mtime.tv_sec, nsec: stat.stx_mtime.tv_nsec })
 }
 

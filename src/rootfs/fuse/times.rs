@@ -76,8 +76,10 @@ impl Settler<'_> {
                 holds.changes = true;
                 continue;
             };
-            let seen = fs::stat_at(merged, name)?;
-            let copied = is_copy(upper, name, &real, &seen, lower.as_ref())?;
+            // In this order: to read a directory makes the kernel forget when it was read last, and so
+            // ask for everything as soon as it is asked for that.
+            let seen = fs::mtime_at(merged, name, false)?;
+            let copied = is_copy(upper, merged, name, &real, lower.as_ref())?;
             if !self.filled.contains(&real.ino) {
                 holds.changes |= !copied || name.as_bytes().starts_with(WHITEOUT_PREFIX);
                 holds.late_copy |= copied
@@ -101,10 +103,8 @@ impl Settler<'_> {
                         depth + 1,
                     )?;
                     match lower {
-                        _ if seen.mtime != real.mtime => seen.mtime,
-                        Some(lower)
-                            if copied && remembered == seen.mtime && !held.changes && held.late_copy =>
-                        {
+                        _ if seen != real.mtime => seen,
+                        Some(lower) if copied && remembered == seen && !held.changes && held.late_copy => {
                             lower.mtime
                         }
                         _ => real.mtime,
@@ -127,7 +127,7 @@ impl Settler<'_> {
 
 /// What the kernel remembers of a name's time; `None` where nothing is to be seen under that name.
 fn remembered(merged: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Time>> {
-    match fs::remembered_mtime_at(merged, name) {
+    match fs::mtime_at(merged, name, true) {
         Ok(time) => Ok(Some(time)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -137,9 +137,9 @@ fn remembered(merged: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Time>> 
 /// Whether what the upper directory has is the copy of a lower file.
 fn is_copy(
     upper: BorrowedFd<'_>,
+    merged: BorrowedFd<'_>,
     name: &OsStr,
     real: &Stat,
-    seen: &Stat,
     lower: Option<&Stat>,
 ) -> io::Result<bool> {
     let Some(lower) = lower.filter(|lower| lower.kind == real.kind) else { return Ok(false) };
@@ -148,7 +148,7 @@ fn is_copy(
         // Every directory that is made anew is marked.
         FileKind::Directory => Ok(fs::xattr_at(upper, name, OsStr::new(OPAQUE))?.is_none()),
         // A copy goes on with the number of what it is a copy of.
-        FileKind::Symlink => Ok(seen.ino == lower.ino),
+        FileKind::Symlink => Ok(fs::stat_at(merged, name)?.ino == lower.ino),
         _ => Ok(false),
     }
 }
