@@ -9,7 +9,7 @@
 //! [`MAX_EXTENSION`] bytes for one entry's extensions. Names come out as they are written: what they
 //! mean, and where they may lead, is for [`apply`](mod@super::apply) to say.
 //!
-//! An archive ends with a block of NULs. Some writers leave it out, and other readers let them, so the
+//! An archive ends with two blocks of NULs. Some writers leave them out, and other readers let them, so the
 //! end of the input between two entries is taken for the end too; [`TarReader::end_marker`] tells which
 //! it was. The end anywhere else is an error.
 
@@ -40,6 +40,12 @@ pub enum TarError {
     #[error("no tar header at byte {offset}: the checksum is wrong; this is no tar, or it is damaged")]
     Checksum {
         /// Where in the tar.
+        offset: u64,
+    },
+    /// One block of NULs, and no second.
+    #[error("the tar has half of an end mark before byte {offset}, and goes on; it is damaged")]
+    AfterEnd {
+        /// Where it goes on.
         offset: u64,
     },
     /// A header field is no number, or one that means nothing.
@@ -184,6 +190,7 @@ impl<R: Read> TarReader<R> {
                 return Ok(None);
             }
             if header.as_bytes().iter().all(|b| *b == 0) {
+                self.rest_is_no_entry()?;
                 self.end = Some(true);
                 return Ok(None);
             }
@@ -216,6 +223,24 @@ impl<R: Read> TarReader<R> {
                 }
             }
         }
+    }
+
+    /// Behind the first block of NULs comes a second, or nothing that could be one. Go's reader, and so most
+    /// that read layers, refuse anything else; taken for the end, it would be files that are silently missing.
+    fn rest_is_no_entry(&mut self) -> Result<(), TarError> {
+        let mut block = [0; BLOCK];
+        let mut have = 0;
+        while have < BLOCK {
+            match self.input.read(&mut block[have..]) {
+                Ok(0) => return Ok(()),
+                Ok(got) => have += got,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let offset = self.offset;
+        self.offset += BLOCK as u64;
+        if block == [0; BLOCK] { Ok(()) } else { Err(TarError::AfterEnd { offset }) }
     }
 
     fn entry(

@@ -110,6 +110,97 @@ for m in t:
     assert_eq!(listed.lines().count(), 14);
 }
 
+#[test]
+fn bsdtar_lists_and_extracts_it() {
+    let listed = run("bsdtar", &["--numeric-owner", "-tvf", "-"], &canonical(&everything()));
+    let (uid, gid) = me();
+    let lines: Vec<String> =
+        listed.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(lines.len(), 14, "{listed}");
+    for line in [
+        format!("drwxr-xr-x 0 {uid} {gid} 0 Sep 13 2020 ./"),
+        format!("hrw-r--r-- 0 {uid} {gid} 0 Sep 13 2020 d/hard link to d/content"),
+        format!("prw-r--r-- 0 {uid} {gid} 0 Sep 13 2020 fifo"),
+        "-rw-r--r-- 0 4000000 3000000000 0 Dec 31 1969 numbers".to_owned(),
+        format!("-rw-r--r-- 0 {uid} {gid} 1 Sep 13 2020 umlaut-\u{fc}"),
+        "---------- 0 0 0 0 Jan 1 1970 .wh.was".to_owned(),
+    ] {
+        assert!(lines.contains(&line), "no {line} in\n{listed}");
+    }
+    let ground = Ground::new();
+    let mine: Vec<_> = everything().into_iter().filter(|(e, _)| e.path != b"numbers").collect();
+    let dest = ground.dest();
+    run("bsdtar", &["-p", "-C", dest.to_str().unwrap(), "-xf", "-"], &canonical(&mine));
+    assert_eq!(ground.text(&"long-".repeat(40)), "abc");
+    assert_eq!(ground.xattr("xattr", "user.lines").unwrap(), b"one\ntwo\n");
+    assert_eq!(ground.stat("d/hard").unwrap().nlink, 2);
+    assert_eq!(ground.stat("setuid").unwrap().mode, 0o4755);
+    assert_eq!(ground.stat("zukunft").unwrap().mtime.sec, 10_000_000_000);
+}
+
+#[test]
+fn we_read_bsdtar() {
+    let ground = Ground::new();
+    let tree = tree(&ground);
+    run("setfattr", &["-n", "user.lines", "-v", "0x6f0a00ff", tree.join("plain").to_str().unwrap()], b"");
+    for format in ["pax", "paxr", "gnutar"] {
+        let out = Command::new("bsdtar")
+            .args(["--format", format, "-C", tree.to_str().unwrap(), "-cf", "-", "."])
+            .output()
+            .unwrap();
+        assert!(out.status.success(), "{format}: {}", String::from_utf8_lossy(&out.stderr));
+        // Only its pax form has sparse files, attributes and times before 1970.
+        compare(&out.stdout, &tree, format, format != "gnutar");
+        assert_eq!(out.stdout.len() < 1 << 20, format != "gnutar", "{format}: {} bytes", out.stdout.len());
+        let ground = Ground::new();
+        ground.apply_with(&out.stdout, &RECORD).unwrap();
+        for name in ["sparse", "plain2"] {
+            assert_eq!(
+                std::fs::read(ground.dest().join(name)).unwrap(),
+                std::fs::read(tree.join(name)).unwrap(),
+                "{format} {name}"
+            );
+        }
+        let lines = ground.xattr("plain", "user.lines");
+        assert_eq!(lines.is_some_and(|value| value == b"o\n\0\xff"), format != "gnutar", "{format}");
+    }
+}
+
+#[test]
+fn a_star_header_keeps_its_times_out_of_the_prefix() {
+    let tar = Foreign::default()
+        .header(
+            b"name",
+            b'0',
+            b"",
+            |h| {
+                let block = h.as_mut_bytes();
+                block[345..348].copy_from_slice(b"dir");
+                block[476..488].copy_from_slice(b"13764256000 ");
+                block[488..500].copy_from_slice(b"13764256000 ");
+                block[508..512].copy_from_slice(b"tar\0");
+            },
+            b"content",
+        )
+        .end();
+    let read = read_all(&tar).unwrap();
+    assert_eq!((read[0].0.path.as_slice(), read[0].1.as_slice()), (&b"dir/name"[..], &b"content"[..]));
+}
+
+#[test]
+fn half_an_end_mark_is_an_error_where_more_follows() {
+    let one = Foreign::default().file("one", b"1").0;
+    let nul = [0u8; 512];
+    let names = |parts: &[&[u8]]| read_all(&parts.concat()).map(|all| all.len());
+    assert_eq!(names(&[&one]).unwrap(), 1);
+    assert_eq!(names(&[&one, &nul]).unwrap(), 1);
+    assert_eq!(names(&[&one, &nul, &nul, b"anything"]).unwrap(), 1);
+    assert_eq!(names(&[&one, &nul, &nul, &one]).unwrap(), 1, "as all readers do");
+    assert_eq!(names(&[&one, &nul, b"less than a block"]).unwrap(), 1);
+    let error = names(&[&one, &nul, &one]).unwrap_err();
+    assert!(matches!(error, TarError::AfterEnd { offset: 1536 }), "{error}");
+}
+
 /// A tree with all that is hard to write down.
 fn tree(ground: &Ground) -> PathBuf {
     let tree = ground.top.path().join("tree");
@@ -265,6 +356,10 @@ fn base_256_numbers() {
         .end();
     let read = read_all(&tar).unwrap();
     assert_eq!((read[0].0.uid, read[0].0.mtime.sec), (2_000_000_000, -2));
+    let size = |h: &mut tar::Header| h.as_old_mut().size = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+    let tar = Foreign::default().header(b"sized", b'0', b"", size, b"12345").file("next", b"6").end();
+    let read = read_all(&tar).unwrap();
+    assert_eq!((read[0].1.as_slice(), read[1].1.as_slice()), (&b"12345"[..], &b"6"[..]));
     for bad in [[0xffu8; 8], [0x80, 0, 0, 1, 0, 0, 0, 0], *b"12x4567\0"] {
         let tar = Foreign::default().header(b"big", b'0', b"", |h| h.as_old_mut().uid = bad, b"").end();
         assert!(matches!(read_all(&tar), Err(TarError::Number { .. })), "{bad:?}");
