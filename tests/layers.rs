@@ -195,6 +195,41 @@ fn names_that_mean_removal_fail_the_step_that_makes_them() {
     assert_eq!(lab.top_names("out"), ["d/", "d/.wh", "d/.whx", "d/x.wh.y"]);
 }
 
+#[test]
+fn a_layer_that_may_not_be_passed_on_keeps_its_type_and_addresses() {
+    let lab = Lab::with_busybox();
+    lab.build_out("FROM busybox\nRUN echo licensed > /licensed\n");
+    // The same image, with its topmost layer marked as Docker does it.
+    let (mut manifest, _) = lab.image("out");
+    let url = "https://127.0.0.1:1/licensed";
+    let layer = manifest["layers"].as_array_mut().unwrap().last_mut().unwrap();
+    layer["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
+    layer["urls"] = vec![url].into();
+    let layer = layer.clone();
+    let bytes = manifest.to_string();
+    std::fs::write(lab.dir.join("manifest"), &bytes).unwrap();
+    let sum = run(Command::new("sha256sum").arg(lab.dir.join("manifest")));
+    let digest = sum.stdout.split(' ').next().unwrap();
+    std::fs::write(lab.dir.join("out/blobs/sha256").join(digest), &bytes).unwrap();
+    let index = serde_json::json!({ "schemaVersion": 2, "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": format!("sha256:{digest}"),
+        "size": bytes.len(), "annotations": { "org.opencontainers.image.ref.name": "latest" },
+    }] });
+    std::fs::write(lab.dir.join("out/index.json"), index.to_string()).unwrap();
+
+    lab.containerfile("FROM oci:out:latest\nRUN cat /licensed && echo more > /more\n");
+    lab.build(&["-o", "oci:derived:latest"]).succeeds().prints("licensed");
+    let (manifest, _) = lab.image("derived");
+    let kept = &manifest["layers"].as_array().unwrap()[manifest["layers"].as_array().unwrap().len() - 2];
+    assert_eq!(kept["digest"], layer["digest"]);
+    assert_eq!(kept["mediaType"], "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip");
+    assert_eq!(kept["urls"], serde_json::json!([url]));
+    // A layout is for whoever has it: all of the image is in it.
+    let blob = layer["digest"].as_str().unwrap().replace(':', "/");
+    assert!(lab.dir.join("derived/blobs").join(blob).is_file());
+    assert_eq!(lab.layers("derived").len(), lab.layers("out").len() + 1);
+}
+
 /// Prints every path with type, mode, owner, size, whole-second time, link count and target, content
 /// and extended attributes. What every step has mounted is left out, and so are times of directories,
 /// which looking itself may change.

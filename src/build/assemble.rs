@@ -19,6 +19,8 @@ pub struct ImageLayer {
     pub size: u64,
     /// Its OCI media type.
     pub media_type: String,
+    /// Where it is to be had, if registries do not pass it on.
+    pub urls: Vec<String>,
 }
 
 /// A finished image, in the store.
@@ -77,8 +79,14 @@ pub fn assemble<I>(
     }
     let config_bytes = config.to_json();
     let config_digest = store.write_document(&config_bytes)?;
-    let layer_descriptors =
-        layers.iter().map(|l| descriptor(&l.media_type, &l.digest, l.size)).collect::<Result<Vec<_>, _>>()?;
+    let layer_descriptor = |layer: &ImageLayer| {
+        let mut descriptor = descriptor(&layer.media_type, &layer.digest, layer.size)?;
+        if !layer.urls.is_empty() {
+            descriptor.set_urls(Some(layer.urls.clone()));
+        }
+        Ok::<_, BuildError>(descriptor)
+    };
+    let layer_descriptors = layers.iter().map(layer_descriptor).collect::<Result<Vec<_>, _>>()?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)

@@ -373,6 +373,7 @@ impl Executor<'_, '_> {
                 digest: packed.digest,
                 size: packed.size,
                 media_type: packed.media_type,
+                urls: packed.urls,
             });
         }
         let fresh = self.options.no_cache;

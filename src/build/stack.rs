@@ -94,6 +94,7 @@ pub(super) fn image_end(found: &FoundImage) -> StageEnd {
             size: l.size,
             media_type: l.media_type.to_owned(),
             compression: String::new(),
+            urls: l.urls.clone(),
         }),
         fresh: None,
         base: true,

@@ -77,6 +77,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
         digest: layer.digest,
         size: layer.size,
         media_type: layer.media_type,
+        urls: Vec::new(),
     };
     let built = assemble(&store, &stage, vec![layer], Some(date.unwrap_or(imported.newest)), true)
         .map_err(|e| general(&e, store.root()))?;

@@ -12,6 +12,12 @@ pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Zstandard-compressed layer.
 pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Uncompressed layer whose content the image's author may not pass on.
+pub const RESTRICTED_LAYER: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+/// The same, compressed with gzip.
+pub const RESTRICTED_LAYER_GZIP: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
+/// The same, compressed with Zstandard.
+pub const RESTRICTED_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd";
 /// Docker's manifest list.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker's image manifest, version 2 schema 2.
@@ -36,6 +42,19 @@ pub fn oci_layer(media_type: &str) -> Option<&'static str> {
         LAYER | "application/vnd.docker.image.rootfs.diff.tar" => Some(LAYER),
         LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Some(LAYER_GZIP),
         LAYER_ZSTD | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(LAYER_ZSTD),
+        RESTRICTED_LAYER | "application/vnd.docker.image.rootfs.foreign.diff.tar" => Some(RESTRICTED_LAYER),
+        RESTRICTED_LAYER_GZIP | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            Some(RESTRICTED_LAYER_GZIP)
+        }
+        RESTRICTED_LAYER_ZSTD | "application/vnd.docker.image.rootfs.foreign.diff.tar.zstd" => {
+            Some(RESTRICTED_LAYER_ZSTD)
+        }
         _ => None,
     }
+}
+
+/// Whether a layer of this type is to be had from the addresses in its descriptor and not passed on:
+/// what Docker calls foreign, and OCI non-distributable.
+pub fn is_restricted(media_type: &str) -> bool {
+    matches!(oci_layer(media_type), Some(RESTRICTED_LAYER | RESTRICTED_LAYER_GZIP | RESTRICTED_LAYER_ZSTD))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::document::{Document, DocumentError, NESTING, digest_of};
-use crate::image::{Descriptor, Digest, DigestError};
+use crate::image::{Descriptor, Digest, DigestError, media};
 use crate::store::{Store, StoreError};
 
 /// The blobs and documents of an image or index, each once.
@@ -13,6 +13,8 @@ pub struct Contents {
     pub root: Digest,
     /// Configurations and layers, with their sizes.
     pub blobs: Vec<(Digest, u64)>,
+    /// Which of them are not to be passed on, since whoever wants them gets them from elsewhere.
+    pub restricted: BTreeSet<Digest>,
     /// Manifests and indexes with their media types; what is named by another comes before it, so the
     /// image itself is last.
     pub manifests: Vec<(Digest, u64, String)>,
@@ -51,7 +53,12 @@ impl Contents {
     /// # Errors
     /// When something is missing or makes no sense.
     pub fn of(store: &Store, root: &Descriptor) -> Result<Contents, ContentsError> {
-        let mut contents = Contents { root: checked_digest(root)?, blobs: Vec::new(), manifests: Vec::new() };
+        let mut contents = Contents {
+            root: checked_digest(root)?,
+            blobs: Vec::new(),
+            restricted: BTreeSet::new(),
+            manifests: Vec::new(),
+        };
         let mut seen = BTreeSet::new();
         contents.add(store, root, &mut seen, 0)?;
         Ok(contents)
@@ -85,6 +92,10 @@ impl Contents {
                 let config = std::iter::once(("configuration", manifest.config()));
                 for (what, blob) in config.chain(manifest.layers().iter().map(|l| ("layer", l))) {
                     let digest = checked_digest(blob)?;
+                    let elsewhere = blob.urls().as_ref().is_some_and(|urls| !urls.is_empty());
+                    if elsewhere && media::is_restricted(blob.media_type().as_ref()) {
+                        self.restricted.insert(digest);
+                    }
                     if seen.insert(digest) {
                         require(store, what, &digest, blob.size())?;
                         self.blobs.push((digest, blob.size()));

@@ -97,7 +97,7 @@ pub enum Document {
 }
 
 /// One layer of an image, with types instead of strings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {
     /// The blob's digest.
     pub digest: Digest,
@@ -105,6 +105,8 @@ pub struct Layer {
     pub size: u64,
     /// The OCI media type, also where the manifest has Docker's name for it.
     pub media_type: &'static str,
+    /// Of a layer that registries do not pass on ([`media::is_restricted`]): where it is to be had.
+    pub urls: Vec<String>,
     /// The digest of the uncompressed tar, as the configuration says.
     pub diff_id: DiffId,
 }
@@ -288,12 +290,7 @@ pub(crate) fn select<E>(
         let layers = layers
             .into_iter()
             .zip(diff_ids)
-            .map(|((digest, size, media_type), diff_id)| Layer {
-                digest,
-                size,
-                media_type,
-                diff_id: *diff_id,
-            })
+            .map(|(layer, diff_id)| Layer { diff_id: *diff_id, ..layer })
             .collect();
         return Ok(Pulled { manifest: own, pinned: *root, manifest_document: *manifest, config, layers });
     }
@@ -329,7 +326,8 @@ fn check_config_type(manifest: &ImageManifest) -> Result<(), DocumentError> {
     }
 }
 
-fn check_layers(manifest: &ImageManifest) -> Result<Vec<(Digest, u64, &'static str)>, DocumentError> {
+/// The layers, their diff IDs still to be filled in.
+fn check_layers(manifest: &ImageManifest) -> Result<Vec<Layer>, DocumentError> {
     let mut layers = Vec::new();
     for layer in manifest.layers() {
         let digest = digest_of(layer)?;
@@ -337,14 +335,16 @@ fn check_layers(manifest: &ImageManifest) -> Result<Vec<(Digest, u64, &'static s
         let Some(known) = media::oci_layer(&media_type) else {
             let why = if media_type.ends_with("+encrypted") {
                 "and cooper cannot decrypt"
-            } else if media_type.contains(".foreign.") || media_type.contains(".nondistributable.") {
-                "whose content lies outside of registries"
             } else {
                 "which cooper cannot unpack"
             };
             return Err(DocumentError::Layer { digest, media_type, why });
         };
-        layers.push((digest, layer.size(), known));
+        let urls = match media::is_restricted(known) {
+            true => layer.urls().clone().unwrap_or_default(),
+            false => Vec::new(),
+        };
+        layers.push(Layer { digest, size: layer.size(), media_type: known, urls, diff_id: DiffId(digest) });
     }
     Ok(layers)
 }

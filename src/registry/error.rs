@@ -34,6 +34,17 @@ pub enum RegistryError {
         /// What the registry said, in brackets; may be empty.
         detail: String,
     },
+    /// A layer that registries do not pass on, and that nobody else has either.
+    #[error(
+        "layer {digest} is not passed on by registries, and not to be had from where the image says: {}",
+        list(tried)
+    )]
+    Elsewhere {
+        /// Which.
+        digest: Digest,
+        /// Each address, and why it was of no use.
+        tried: Vec<(String, String)>,
+    },
     /// Not there.
     #[error("{host} has no {what}{detail}")]
     NotFound {
@@ -228,6 +239,10 @@ impl RegistryError {
                 | RegistryError::Everywhere { .. }
         )
     }
+}
+
+fn list(tried: &[(String, String)]) -> String {
+    tried.iter().map(|(url, why)| format!("{url}: {why}")).collect::<Vec<_>>().join("; ")
 }
 
 fn available(platforms: &[String]) -> String {

@@ -8,6 +8,7 @@ use super::client::{Client, Fetched, Target};
 use super::config::Endpoint;
 use super::document::{Layer, Pulled, SelectError, select};
 use super::error::RegistryError;
+use super::web::Web;
 use super::workers::for_each;
 use crate::image::{Descriptor, Digest, Platform, Reference, media};
 use crate::store::{ReceiveError, Store, WorkDir};
@@ -124,14 +125,23 @@ pub fn fetch_layers(
         if store.blob_size(&layer.digest) == Some(layer.size) {
             observer.layer_present(&layer.digest, layer.size);
         } else {
-            missing.push(*layer);
+            missing.push(layer.clone());
         }
     }
     // Large ones first, so that the last one to come is not the longest.
     missing.sort_by_key(|layer| std::cmp::Reverse(layer.size));
     for_each(&missing, |layer, stop| {
+        let mut elsewhere = Vec::new();
+        if fetch_elsewhere(store, work, layer, stop, observer, &mut elsewhere)? {
+            observer.layer_done(&layer.digest);
+            return Ok(());
+        }
         let fetch = |endpoint: &Endpoint| fetch_layer(client, store, work, endpoint, layer, stop, observer);
-        first_good(&resolved.reference, &resolved.endpoints, fetch)?;
+        let fetched = first_good(&resolved.reference, &resolved.endpoints, fetch);
+        fetched.map_err(|error| match elsewhere.is_empty() {
+            true => error,
+            false => RegistryError::Elsewhere { digest: layer.digest, tried: elsewhere },
+        })?;
         observer.layer_done(&layer.digest);
         Ok::<(), RegistryError>(())
     })
@@ -154,6 +164,45 @@ fn fetch_layer(
     store
         .receive_blob(work, &layer.digest, layer.size, &mut content)
         .map_err(|source| blob_error(endpoint, source))
+}
+
+/// Gets a layer that registries do not pass on from where its descriptor says; `false`, and why, if it is not
+/// to be had there. These are other people's addresses: they are sent no credentials, and what they give is
+/// held against the digest like everything else.
+fn fetch_elsewhere(
+    store: &Store,
+    work: &WorkDir,
+    layer: &Layer,
+    stop: &AtomicBool,
+    observer: &dyn PullObserver,
+    tried: &mut Vec<(String, String)>,
+) -> Result<bool, RegistryError> {
+    for url in &layer.urls {
+        if !url.starts_with("https://") && !url.starts_with("http://") {
+            tried.push((url.clone(), "it is no address of a web server".to_owned()));
+            continue;
+        }
+        let answer = match Web::from_environment().get(url, &[]) {
+            Ok(answer) if answer.status() == 200 => answer,
+            Ok(answer) => {
+                tried.push((url.clone(), format!("the server answered {}", answer.status())));
+                continue;
+            }
+            Err(error) => {
+                tried.push((url.clone(), error.to_string()));
+                continue;
+            }
+        };
+        observer.layer_started(&layer.digest, layer.size);
+        let progress = |bytes| observer.layer_progress(&layer.digest, bytes);
+        let mut content = Watched { content: answer.into_reader(), stop, progress };
+        match store.receive_blob(work, &layer.digest, layer.size, &mut content) {
+            Ok(_) => return Ok(true),
+            Err(ReceiveError::Store(error)) => return Err(RegistryError::Store(error)),
+            Err(error) => tried.push((url.clone(), error.to_string())),
+        }
+    }
+    Ok(false)
 }
 
 fn blob_error(endpoint: &Endpoint, source: ReceiveError) -> RegistryError {

@@ -34,7 +34,8 @@ pub trait PushObserver: Sync {
 impl PushObserver for () {}
 
 /// Pushes an image, or an index with all its images, from the store; gives the digest by which it can
-/// be pulled.
+/// be pulled. Layers that may not be passed on, and whose descriptors say where they are to be had, are
+/// not uploaded.
 ///
 /// # Errors
 /// When the registry does not take something, or the store does not hold all of it.
@@ -52,7 +53,8 @@ pub fn push(
     if to.digest.is_some_and(|d| d != root) {
         return Err(RegistryError::OtherDigest { reference: Box::new(to.clone()), found: root });
     }
-    for_each(&contents.blobs, |(digest, size), _| {
+    let blobs: Vec<_> = contents.blobs.iter().filter(|(d, _)| !contents.restricted.contains(d)).collect();
+    for_each(&blobs, |(digest, size), _| {
         if client.has_blob(&endpoint, digest)? {
             observer.blob_present(digest, *size);
             return Ok::<(), RegistryError>(());

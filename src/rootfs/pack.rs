@@ -28,6 +28,9 @@ pub struct PackedLayer {
     pub media_type: String,
     /// How the blob was compressed, as the option says it.
     pub compression: String,
+    /// Where it is to be had, if registries do not pass it on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
 }
 
 /// What can go wrong while packing.
@@ -97,6 +100,7 @@ pub fn finish(store: &Store, layer: StoreWriter, compression: Compression) -> Re
         size: digests.size,
         media_type: compression.media_type().to_owned(),
         compression: compression.to_string(),
+        urls: Vec::new(),
     })
 }
 

@@ -166,15 +166,6 @@ fn nonsense_instead_of_a_manifest_is_an_error_and_no_panic() {
             &format!(
                 r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
                 config(media::CONFIG),
-                config("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
-            ),
-            "lies outside of registries",
-        ),
-        (
-            media::MANIFEST,
-            &format!(
-                r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
-                config(media::CONFIG),
                 config("application/vnd.oci.image.layer.v1.tar+gzip+encrypted")
             ),
             "cannot decrypt",
@@ -308,4 +299,62 @@ fn no_thread_is_left() {
     pull(&client(), &here.store, &here.work, &reference, &amd64(), &threads).unwrap();
     let used = threads.0.lock().unwrap().len();
     assert!((1..=4).contains(&used), "{used}");
+}
+
+/// An image whose second layer is not in the registry but at `urls`.
+fn restricted(media_type: &str, urls: &[String]) -> (Files, Digest) {
+    let mut files = Files::default();
+    files.image(Some("v1"), &[b"layer one", b"licensed layer"]);
+    let digest = Digest::of(b"licensed layer");
+    files.0.remove(&format!("blobs/{digest}"));
+    let path = "manifests/v1";
+    let mut manifest: serde_json::Value = serde_json::from_slice(&files.0[path].1).unwrap();
+    manifest["layers"][1]["mediaType"] = media_type.into();
+    manifest["layers"][1]["urls"] = urls.into();
+    files.document(Some("v1"), media::MANIFEST, manifest.to_string().as_bytes());
+    (files, digest)
+}
+
+#[test]
+fn layers_that_registries_do_not_pass_on_come_from_their_own_addresses() {
+    for (media_type, oci) in [
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", media::RESTRICTED_LAYER_GZIP),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", media::RESTRICTED_LAYER_GZIP),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", media::RESTRICTED_LAYER_ZSTD),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar", media::RESTRICTED_LAYER),
+    ] {
+        let vendor = crate::registry::testing::Server::start(|request| match request.line.as_str() {
+            "GET /good" => reply(200, &b"licensed layer"[..]),
+            "GET /other" => reply(200, &b"licensed layeR"[..]),
+            _ => reply(404, ""),
+        });
+        let at = |path: &str| format!("http://{}/{path}", vendor.host);
+        let urls = ["file:///etc/passwd".to_owned(), at("gone"), at("other"), at("good")];
+        let (files, digest) = restricted(media_type, &urls);
+        let server = files.serve();
+        let here = place();
+        let reference = name(&format!("{}/a/b:v1", server.host));
+        let image = pull(&client(), &here.store, &here.work, &reference, &amd64(), &()).unwrap();
+        assert_eq!((image.layers[1].media_type, image.layers[1].urls.as_slice()), (oci, &urls[..]));
+        assert!(here.store.has_blob(&digest), "{media_type}");
+        assert_eq!(vendor.lines(), ["GET /gone", "GET /other", "GET /good"]);
+        assert!(vendor.seen().iter().all(|seen| seen.header("authorization").is_none()));
+
+        // A registry that was allowed to keep it is asked last; when nobody has it, all are named.
+        let (mut files, _) = restricted(media_type, &urls[..3]);
+        let nobody = place();
+        let server = files.serve();
+        let reference = name(&format!("{}/a/b:v1", server.host));
+        let error = pull(&client(), &nobody.store, &nobody.work, &reference, &amd64(), &()).unwrap_err();
+        let message = error.to_string();
+        for part in [&digest.to_string(), "no address", "/gone: the server answered 404", "/other: "] {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+        assert!(!nobody.store.has_blob(&digest));
+        files.blob(b"licensed layer");
+        let server = files.serve();
+        let reference = name(&format!("{}/a/b:v1", server.host));
+        pull(&client(), &nobody.store, &nobody.work, &reference, &amd64(), &()).unwrap();
+        assert!(nobody.store.has_blob(&digest));
+    }
 }

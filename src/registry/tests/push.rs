@@ -103,3 +103,33 @@ fn a_whole_index_is_pushed_if_it_is_all_there() {
         assert!(taken.0.contains_key(&path), "{path}");
     }
 }
+
+#[test]
+fn layers_that_may_not_be_passed_on_are_not_uploaded() {
+    let layer = b"licensed layer";
+    for (media_type, urls, uploads) in [
+        (media::RESTRICTED_LAYER_GZIP, &["https://127.0.0.1:1/layer"][..], 2),
+        // Without an address nobody could get it, and an address alone forbids nothing.
+        (media::RESTRICTED_LAYER_GZIP, &[], 3),
+        (media::LAYER_GZIP, &["https://127.0.0.1:1/layer"], 3),
+    ] {
+        let mut files = Files::default();
+        files.image(Some("v1"), &[b"layer one", layer]);
+        let mut manifest: serde_json::Value = serde_json::from_slice(&files.0["manifests/v1"].1).unwrap();
+        manifest["layers"][1]["mediaType"] = media_type.into();
+        manifest["layers"][1]["urls"] = urls.into();
+        files.document(Some("v1"), media::MANIFEST, manifest.to_string().as_bytes());
+        let source = files.serve();
+        let here = place();
+        let reference = name(&format!("{}/a/b:v1", source.host));
+        // The registry that it comes from has it, so the address need not.
+        let image = pull(&client(), &here.store, &here.work, &reference, &amd64(), &()).unwrap();
+        let (server, taken) = taking(|_| "/v2/a/b/blobs/uploads/1".to_owned());
+        let to = name(&format!("{}/a/b:new", server.host));
+        assert_eq!(push(&client(), &here.store, &image.manifest, &to, &()).unwrap(), image.pinned);
+        let posts = server.lines().iter().filter(|l| l.starts_with("POST")).count();
+        assert_eq!(posts, uploads, "{media_type} {urls:?}");
+        let sent = taken.lock().unwrap().0.contains_key(&format!("blobs/{}", Digest::of(layer)));
+        assert_eq!(sent, uploads == 3, "{media_type} {urls:?}");
+    }
+}
