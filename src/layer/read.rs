@@ -6,7 +6,7 @@
 //! most layers: the header, pax records over it, GNU long names over those.
 //!
 //! The archive is not trusted: no input makes this panic, recurse, or hold more than
-//! [`MAX_EXTENSION`] bytes for one entry's extensions. Names come out as they are written: what they
+//! [`MAX_EXTENSION`] bytes for one entry's extensions and [`MAX_GLOBAL`] for those of all. Names come out as they are written: what they
 //! mean, and where they may lead, is for [`apply`](mod@super::apply) to say.
 //!
 //! An archive ends with two blocks of NULs. Some writers leave them out, and other readers let them, so the
@@ -24,8 +24,10 @@ use super::sparse;
 pub use super::sparse::Extent;
 
 pub(super) const BLOCK: usize = 512;
-/// The most bytes that a pax header or a GNU long name may have.
+/// The most bytes that the pax headers of one entry, or a GNU long name, may have.
 pub const MAX_EXTENSION: u64 = 1 << 20;
+/// The most bytes of records that may hold for all entries that follow. Each entry has to look at them.
+pub const MAX_GLOBAL: u64 = 64 << 10;
 
 /// Why a tar cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +73,14 @@ pub enum TarError {
         value: String,
     },
     /// An extension is too large to be one.
-    #[error("a {what} of {size} bytes at byte {offset}; at most {MAX_EXTENSION} are accepted")]
+    #[error("{what} of {size} bytes at byte {offset}; at most {max} are accepted")]
     TooLarge {
         /// Pax header or long name.
         what: &'static str,
         /// What it says.
         size: u64,
+        /// How many are accepted.
+        max: u64,
         /// Where in the tar.
         offset: u64,
     },
@@ -177,13 +181,13 @@ impl<R: Read> TarReader<R> {
 
         let mut local = Records::new();
         let mut sparse_records = sparse::Records::default();
-        let mut extended = false;
+        let mut extended = 0;
         let (mut long_name, mut long_link) = (None, None);
         loop {
             let at = self.offset;
             let mut header = tar::Header::new_old();
             if !self.block(header.as_mut_bytes())? {
-                if extended || long_name.is_some() || long_link.is_some() {
+                if extended > 0 || long_name.is_some() || long_link.is_some() {
                     return Err(TarError::Truncated("an entry: its header is missing"));
                 }
                 self.end = Some(false);
@@ -199,17 +203,32 @@ impl<R: Read> TarReader<R> {
             }
             match header.as_old().linkflag[0] {
                 b'x' | b'X' => {
-                    let body = self.extension(&header, "pax header", at)?;
+                    let body = self.extension(&header, "a pax header", at)?;
+                    // Several for one entry are merged: each may be small.
+                    extended += (body.len() as u64).max(1);
+                    if extended > MAX_EXTENSION {
+                        let what = "pax headers of one entry";
+                        return Err(TarError::TooLarge {
+                            what,
+                            size: extended,
+                            max: MAX_EXTENSION,
+                            offset: at,
+                        });
+                    }
                     pax::parse(&body, &mut local, |k, v| sparse_records.push(k, v))
                         .ok_or(TarError::Pax { offset: at })?;
-                    extended = true;
                 }
                 b'g' => {
-                    let body = self.extension(&header, "pax header", at)?;
+                    let body = self.extension(&header, "a pax header", at)?;
                     pax::parse(&body, &mut self.global, |_, _| {}).ok_or(TarError::Pax { offset: at })?;
+                    let size = self.global.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum();
+                    if size > MAX_GLOBAL {
+                        let what = "global pax records";
+                        return Err(TarError::TooLarge { what, size, max: MAX_GLOBAL, offset: at });
+                    }
                 }
-                b'L' => long_name = Some(until_nul(&self.extension(&header, "long name", at)?).to_vec()),
-                b'K' => long_link = Some(until_nul(&self.extension(&header, "long name", at)?).to_vec()),
+                b'L' => long_name = Some(until_nul(&self.extension(&header, "a long name", at)?).to_vec()),
+                b'K' => long_link = Some(until_nul(&self.extension(&header, "a long name", at)?).to_vec()),
                 // A volume's label, which names no file.
                 b'V' => {
                     let size = number(&header.as_old().size).ok_or_else(|| bad(&header, "size"))?;
@@ -414,7 +433,7 @@ impl<R: Read> TarReader<R> {
     fn extension(&mut self, header: &tar::Header, what: &'static str, at: u64) -> Result<Vec<u8>, TarError> {
         let size = number(&header.as_old().size).ok_or_else(|| bad(header, "size"))?;
         if size > MAX_EXTENSION {
-            return Err(TarError::TooLarge { what, size, offset: at });
+            return Err(TarError::TooLarge { what, size, max: MAX_EXTENSION, offset: at });
         }
         let mut body = vec![0; padded(size) as usize];
         self.input.read_exact(&mut body).map_err(|e| truncated(e, "an extended header"))?;

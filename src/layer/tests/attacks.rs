@@ -170,6 +170,63 @@ fn pax_values_do_not_inject_records() {
     assert_eq!(read[1].0.kind, EntryKind::Symlink { target: b"honest".to_vec() });
 }
 
+/// A pax header of one record.
+fn record(tar: Foreign, flag: u8, key: &str, value: &str) -> Foreign {
+    let rest = key.len() + value.len() + 3;
+    let length = (rest + 1..).find(|n| rest + n.to_string().len() == *n).unwrap();
+    tar.header(b"p", flag, b"", |_| {}, format!("{length} {key}={value}\n").as_bytes())
+}
+
+#[test]
+fn headers_do_not_add_up_in_memory() {
+    // Each is small and honest by itself; together they would be as much as the archive is long.
+    let value = "v".repeat(50_000);
+    let endless = |flag: u8, key: &dyn Fn(usize) -> String, value: &str| {
+        let headers = (0..30).fold(Foreign::default(), |tar, n| record(tar, flag, &key(n), value));
+        read_all(&headers.file("f", b"1").end())
+    };
+    for key in [&|n| format!("SCHILY.xattr.user.{n}") as String, &|n| format!("key{n}")]
+        as [&dyn Fn(usize) -> String; 2]
+    {
+        let error = endless(b'x', key, &value).unwrap_err();
+        assert!(error.to_string().contains("pax headers of one entry"), "{error}");
+        let error = endless(b'g', key, &value).unwrap_err();
+        assert!(error.to_string().contains("global pax records"), "{error}");
+    }
+    let map = "0,1,".repeat(12_000) + "0,1";
+    let error = endless(b'x', &|_| "GNU.sparse.map".to_owned(), &map).unwrap_err();
+    assert!(error.to_string().contains("pax headers of one entry"), "{error}");
+
+    // What people write: one that is said again, several for one entry, and large ones for many entries.
+    assert_eq!(endless(b'g', &|_| "comment".to_owned(), &value).unwrap().len(), 1);
+    assert_eq!(endless(b'x', &|n| format!("SCHILY.xattr.user.{n}"), "small").unwrap()[0].0.xattrs.len(), 30);
+    let many = (0..30).fold(Foreign::default(), |tar, n| {
+        record(tar, b'x', "SCHILY.xattr.user.a", &value).file(&format!("f{n}"), b"")
+    });
+    assert_eq!(read_all(&many.end()).unwrap().len(), 30);
+}
+
+#[test]
+fn a_sparse_file_of_exabytes_takes_no_space_and_a_plain_one_must_bring_its_bytes() {
+    let sized = |size: &str| {
+        let tar = record(Foreign::default(), b'x', "GNU.sparse.size", size);
+        record(record(tar, b'x', "GNU.sparse.numblocks", "1"), b'x', "GNU.sparse.map", "0,4")
+            .file("f", b"data")
+            .end()
+    };
+    let ground = Ground::new();
+    ground.apply(&sized("1099511627776")).unwrap();
+    let made = ground.stat("f").unwrap();
+    use std::os::unix::fs::MetadataExt;
+    let blocks = std::fs::metadata(ground.dest().join("f")).unwrap().blocks();
+    assert_eq!((made.size, blocks <= 16), (1 << 40, true), "{blocks} blocks");
+    // More than any file system has.
+    let ground = Ground::new();
+    assert!(ground.apply(&sized("9223372036854775807")).is_err());
+    let plain = record(Foreign::default(), b'x', "size", "9223372036854775807").file("f", b"data").end();
+    assert!(Ground::new().apply(&plain).is_err());
+}
+
 #[test]
 fn honest_neighbours_still_work() {
     let ground = Ground::new();
