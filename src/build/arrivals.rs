@@ -42,7 +42,7 @@ pub(super) fn confirm(place: Place<'_>, layers: &Mutex<Vec<Layer>>) -> Result<()
 impl Arrivals for Unpacking<'_, '_> {
     fn begin(&self, layer: &Layer) -> Option<Box<dyn Write + Send>> {
         let (pieces, waiting) = sync_channel(AHEAD);
-        let (place, layer, done) = (self.place, *layer, self.done);
+        let (place, layer, done) = (self.place, layer.clone(), self.done);
         let unpack = move || {
             let blob = Pieces { waiting, piece: Vec::new(), at: 0 };
             match unpack_arriving(place, layer.diff_id, layer.digest, layer.size, blob) {
@@ -116,7 +116,13 @@ mod tests {
         let (blob, digests) = writer.finish().unwrap();
         let diff_id = DiffId(Digest::from_bytes(digests.diff_id));
         let digest = Digest::from_bytes(digests.digest);
-        let layer = Layer { diff_id, digest, size: blob.len() as u64, media_type: media::LAYER_GZIP };
+        let layer = Layer {
+            diff_id,
+            digest,
+            size: blob.len() as u64,
+            media_type: media::LAYER_GZIP,
+            urls: Vec::new(),
+        };
 
         let arrive = |bytes: &[u8]| {
             let done = Mutex::default();

@@ -195,7 +195,8 @@ fn fetch_elsewhere(
         };
         observer.layer_started(&layer.digest, layer.size);
         let progress = |bytes| observer.layer_progress(&layer.digest, bytes);
-        let mut content = Watched { content: answer.into_reader(), stop, progress };
+        let also = observer.layer_bytes(layer);
+        let mut content = Watched { content: answer.into_reader(), stop, progress, also };
         match store.receive_blob(work, &layer.digest, layer.size, &mut content) {
             Ok(_) => return Ok(true),
             Err(ReceiveError::Store(error)) => return Err(RegistryError::Store(error)),
