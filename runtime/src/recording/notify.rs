@@ -70,7 +70,7 @@ impl Recorder {
         let start = Credentials::new(user.0, user.1, user.2, bounding);
         let recorder = Recorder {
             listener: Listener::new(listener)?,
-            view: View::new()?,
+            view: View::new(recording.scope == Scope::Everything)?,
             table: Table::new(recording.known),
             scope: recording.scope,
             bounding,
@@ -207,6 +207,10 @@ impl Recorder {
             | libc::SYS_lremovexattr
             | libc::SYS_fremovexattr => self.xattr(t),
             libc::SYS_getsockopt => self.peer(t),
+            libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns => {
+                self.view.roots_differ();
+                Ok(Answer::Pass)
+            }
             #[cfg(target_arch = "x86_64")]
             libc::SYS_stat => self.stat(t, HERE, 0, 0, 1),
             #[cfg(target_arch = "x86_64")]

@@ -16,6 +16,7 @@ use crate::sys::{fs, seccomp::Notification};
 
 /// Longest path that the kernel takes, with its end.
 const PATH_LIMIT: usize = 4096;
+const SHORT_PATH: usize = 256;
 
 /// The supervisor's view of its tasks.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct View {
     proc: OwnedFd,
     /// Device and inode of the current root.
     root: (u64, u64),
+    /// Whether tasks may have different roots: until one asks for another, they all have the first's.
+    roots_differ: bool,
 }
 
 /// A task that waits, and what it asked for.
@@ -84,16 +87,19 @@ impl Target {
 
     /// A text that ends with a zero byte, without it.
     pub(super) fn text(&self, address: u64) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; PATH_LIMIT];
-        let got = memory::read(self.tid, address, &mut buffer)?;
-        match buffer[..got].iter().position(|b| *b == 0) {
-            Some(end) => {
+        // Nearly all are short, and a page is dear to copy.
+        for size in [SHORT_PATH, PATH_LIMIT] {
+            let mut buffer = vec![0; size];
+            let got = memory::read(self.tid, address, &mut buffer)?;
+            if let Some(end) = buffer[..got].iter().position(|b| *b == 0) {
                 buffer.truncate(end);
-                Ok(buffer)
+                return Ok(buffer);
             }
-            None if got == PATH_LIMIT => Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG)),
-            None => Err(fault()),
+            if got < size {
+                return Err(fault());
+            }
         }
+        Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
     }
 }
 
@@ -102,13 +108,22 @@ fn fault() -> io::Error {
 }
 
 impl View {
-    pub(super) fn new() -> io::Result<View> {
+    /// With `one_root` [`View::roots_differ`] will be called before a task changes its root.
+    pub(super) fn new(one_root: bool) -> io::Result<View> {
         let proc = fs::open_dir(Path::new("/proc"))?;
-        Ok(View { proc, root: (0, 0) })
+        Ok(View { proc, root: (0, 0), roots_differ: !one_root })
+    }
+
+    /// From now on each task is asked for its root.
+    pub(super) fn roots_differ(&mut self) {
+        self.roots_differ = true;
     }
 
     /// Makes the task's root directory the supervisor's, if it is not.
     fn enter_root(&mut self, tid: u32) -> io::Result<()> {
+        if !self.roots_differ && self.root != (0, 0) {
+            return Ok(());
+        }
         let path = c_string(format!("{tid}/root").into_bytes())?;
         let stat = memory::stat(self.proc.as_fd(), &path, 0)?;
         if (stat.st_dev, stat.st_ino) != self.root {
