@@ -101,7 +101,6 @@ fn what_is_not_there_yet_is_refused_and_never_ignored() {
         ("--cache-from=x", "the cache is in the store"),
         ("--output=type=docker,dest=x", "skopeo"),
         ("--isolation=chroot", "namespaces"),
-        ("--storage=fuse", "overlay"),
         ("--compression=lzma", "gzip"),
         ("--source-date-epoch=yesterday", "yesterday"),
         ("--tag=UPPER", "lower case"),

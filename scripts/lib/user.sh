@@ -85,3 +85,12 @@ give_user() {
     cp -R --preserve=mode,timestamps -- "$@" "$target/"
     ! is_root || chown -R "$RUN_UID:$RUN_GID" "$target"
 }
+
+# Lets ordinary users open /dev/fuse, as they may on most machines: udev sees to that, and where there is
+# no udev nobody does.
+open_fuse() {
+    [ -c /dev/fuse ] || as_root modprobe fuse ||
+        die "there is no /dev/fuse: the kernel has no FUSE, or this container was not given the device"
+    [ "$(stat -c %a /dev/fuse)" = 666 ] || as_root chmod 666 /dev/fuse ||
+        die "/dev/fuse cannot be opened to ordinary users; as root: chmod 666 /dev/fuse"
+}

@@ -86,11 +86,11 @@ pub enum Isolation {
 /// `--storage`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Storage {
-    /// The best that works
+    /// The best that works; --log-level info says which and why
     Auto,
-    /// The kernel's overlay
+    /// The kernel's overlay; needs Linux 5.11
     Overlay,
-    /// fuse-overlayfs; needs /dev/fuse
+    /// The program fuse-overlayfs; needs /dev/fuse
     Fuse,
     /// Plain directories; works anywhere
     Copy,
