@@ -84,7 +84,7 @@ fn prepare(step: &Step, handoff: Option<UnixStream>) -> Result<(), SetupFailure>
         .during(Part::Sandbox, "asking to die with the builder")?;
     nix::unistd::setsid().during(Part::Sandbox, "starting a session")?;
     nix::unistd::sethostname(&step.hostname).during(Part::Sandbox, "setting the host name")?;
-    let root = fs::open_dir(&step.root).during(Part::Sandbox, "opening the root file system")?;
+    let root = mounted_root(&step.root).during(Part::Sandbox, "opening the root file system")?;
     mount_all(step, root.as_fd())?;
     std::env::set_current_dir(fs::proc_path(root.as_fd())).during(Part::Sandbox, "entering the root")?;
     drop(root);
@@ -117,6 +117,14 @@ fn enter_cwd(cwd: &str) -> io::Result<()> {
         Ok(here) if here.is_absolute() => Ok(()),
         _ => Err(io::Error::from_raw_os_error(libc::EXDEV)),
     }
+}
+
+/// Opens the root file system as a mount of its own, which only the step sees: a root may be a plain
+/// directory, and `pivot_root(2)` wants a mount.
+fn mounted_root(path: &Path) -> io::Result<OwnedFd> {
+    mount::bind(path, fs::open_dir(path)?, false)?;
+    // The handle from before shows what the mount covers.
+    fs::open_dir(path)
 }
 
 fn mount_all(step: &Step, root: BorrowedFd<'_>) -> Result<(), SetupFailure> {

@@ -5,6 +5,7 @@
 //! | [`storage`] | the backends behind one contract: which there are, which one is taken |
 //! | [`overlay`] | the backend that mounts a stack with the kernel's overlay |
 //! | [`fuse`] | the backend that mounts one with the program fuse-overlayfs |
+//! | [`copy`] | the backend that needs nothing but a directory: a tree of its own, compared with what it was |
 //! | [`lower`] | reads a stack of unpacked layers as one tree, the way the kernel's overlay shows it |
 //! | [`inodes`] | records that a step left by inode → records by path |
 //! | [`freeze`] | turns what a backend says has changed into exactly what a layer says |
@@ -14,6 +15,7 @@
 //!
 //! A [`LayerDir`] never changes once it exists, so any number of commands may have it mounted.
 
+mod copy;
 pub mod freeze;
 mod fuse;
 mod inodes;

@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `overlay` | the kernel's overlay in a user namespace, Linux 5.11 | the kernel copies up what is written |
 //! | `fuse` | the program fuse-overlayfs, `/dev/fuse`, Linux 4.18 | the program does |
+//! | `copy` | a directory | what `stat` says before and after |
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,7 +23,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::freeze::freeze;
 use super::lower::{self, MergedDir};
-use super::{Clamp, Frozen, LayerDir, Records, fuse, overlay};
+use super::{Clamp, Frozen, LayerDir, Records, copy, fuse, overlay};
 use crate::store::WorkDir;
 
 /// What can go wrong with a root file system.
@@ -115,6 +116,8 @@ pub(super) struct Changes {
 pub struct Storage {
     backend: Backend,
     work: Arc<WorkDir>,
+    /// Of the backend `copy`.
+    trees: Arc<copy::Trees>,
     single: bool,
     ahead: fuse::Ahead,
 }
@@ -126,8 +129,14 @@ impl Storage {
     /// # Errors
     /// When it does not work here.
     pub fn open(wish: Option<Backend>, work: Arc<WorkDir>, single: bool) -> Result<Storage, RootfsError> {
-        let storage =
-            |backend| Storage { backend, work: work.clone(), single, ahead: fuse::Ahead::default() };
+        let trees = Arc::new(copy::Trees::new(work.clone()));
+        let storage = |backend| Storage {
+            backend,
+            work: work.clone(),
+            trees: trees.clone(),
+            single,
+            ahead: fuse::Ahead::default(),
+        };
         if let Some(backend) = wish {
             if backend == Backend::Fuse {
                 fuse::check()?;
@@ -152,10 +161,6 @@ impl Storage {
         self.mount(&[]).map(drop)
     }
 
-    fn missing(&self) -> RootfsError {
-        RootfsError::Unavailable { backend: self.backend, reason: "it is not there yet".to_owned() }
-    }
-
     /// Where this command makes things.
     pub fn work(&self) -> &WorkDir {
         &self.work
@@ -174,7 +179,7 @@ impl Storage {
         let workspace: Box<dyn Workspace> = match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount(&self.work, parents)?),
             Backend::Fuse => Box::new(fuse::Fuse::mount(&self.work, parents, &self.ahead)?),
-            Backend::Copy => return Err(self.missing()),
+            Backend::Copy => Box::new(self.trees.mount(parents)?),
         };
         let mut rootfs = RootFs {
             workspace,
@@ -195,7 +200,7 @@ impl Storage {
         Ok(ReadOnly(match self.backend {
             Backend::Overlay => Box::new(overlay::Overlay::mount_read_only(&self.work, layers)?),
             Backend::Fuse => Box::new(fuse::Fuse::mount_read_only(&self.work, layers, &self.ahead)?),
-            Backend::Copy => return Err(self.missing()),
+            Backend::Copy => Box::new(self.trees.mount_read_only(layers)?),
         }))
     }
 }

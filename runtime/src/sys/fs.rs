@@ -224,10 +224,26 @@ pub fn sync(fd: impl AsFd) -> io::Result<()> {
 
 /// The names in an open directory, in the file system's order.
 pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
+    let mut names = Vec::new();
+    visit(dir, |name, kind| {
+        names.push(DirEntry { name: name.to_owned(), kind });
+        Ok(())
+    })?;
+    Ok(names)
+}
+
+/// Gives each name in an open directory, and its type where the file system tells it with the name, to
+/// `each`, in the file system's order. Nothing is kept, however large the directory.
+///
+/// # Errors
+/// What the file system says, and what `each` says first.
+pub fn visit(
+    dir: impl AsFd,
+    mut each: impl FnMut(&OsStr, Option<FileKind>) -> io::Result<()>,
+) -> io::Result<()> {
     // A fresh description: the offset of a shared one would be moved by other readers.
     let own = open_dir_at(dir, OsStr::new("."))?;
     let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut names = Vec::new();
     let mut entries = RawDir::new(&own, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
         let entry = entry?;
@@ -239,9 +255,9 @@ pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
             FileType::Unknown => None,
             t => Some(kind_of(t)),
         };
-        names.push(DirEntry { name: OsString::from_vec(name.to_vec()), kind });
+        each(OsStr::from_bytes(name), kind)?;
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Makes a directory with exactly this mode, whatever the umask.
