@@ -25,6 +25,8 @@ mod clone;
 mod parallel;
 mod snapshot;
 mod stale;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::ffi::OsStr;
