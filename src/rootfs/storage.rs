@@ -17,6 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use cooper_runtime::record::{Attributes, ByInode, Inode};
 use cooper_runtime::sys::fs::{self, FileKind};
@@ -300,12 +301,14 @@ impl RootFs {
     /// # Errors
     /// When the changes cannot be read or compared.
     pub fn freeze(self, clamp: Clamp) -> Result<Frozen, RootfsError> {
+        let began = Instant::now();
         let Changes { upper: path, records: found } = self.workspace.changes(self.inodes.as_ref())?;
         let upper = fs::open_dir(&path).map_err(io_error("cannot open the changes"))?;
         let mut records = self.records;
         records.extend(found);
         let entries = freeze(upper.as_fd(), &self.parents, clamp, &mut records, self.single)
             .map_err(io_error("cannot compare the changes with the layers below"))?;
+        tracing::debug!("storage: {} entries differ, found in {:?}", entries.len(), began.elapsed());
         Ok(Frozen { layer: LayerDir { path, records: records.into() }, entries })
     }
 }
