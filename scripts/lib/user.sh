@@ -5,7 +5,7 @@
 # throw-away user; started by an ordinary user, they stay that user, but with a home of their own, so
 # that the user's real images and settings are neither read nor changed.
 
-RUN_USER='' RUN_UID='' RUN_GID='' RUN_HOME=''
+RUN_USER='' RUN_UID='' RUN_GID='' RUN_HOME='' SECOND_USER=''
 
 # Gives a user subordinate ids, which rootless builders map into their user namespaces, if it has none.
 ensure_subids() {
@@ -27,27 +27,41 @@ ensure_subids() {
 
 # Sets RUN_USER and its friends to a user that has the directory `$1` for a home.
 ordinary_user() {
-    local home=$1 try
+    local home=$1
     RUN_HOME=$home
     if ! is_root; then
         RUN_USER=$(id -un)
         ensure_subids "$RUN_USER"
     else
         RUN_USER=cooper-$$
-        # The account files are locked while someone else changes them.
-        for try in 1 2 3 4 5; do
-            useradd --user-group --no-create-home --home-dir "$home" --shell /bin/sh \
-                --comment "throw-away user of cooper's scripts" "$RUN_USER" && break
-            [ "$try" -lt 5 ] || die "could not make a throw-away user"
-            sleep 1
-        done
-        at_exit remove_user "$RUN_USER"
-        ensure_subids "$RUN_USER"
+        throw_away_user "$RUN_USER" "$home"
     fi
     RUN_UID=$(id -u "$RUN_USER")
     RUN_GID=$(id -g "$RUN_USER")
     ! is_root || chown "$RUN_UID:$RUN_GID" "$home"
     chmod 0755 "$home"
+}
+
+# Sets SECOND_USER to another such user; who is not root has only the one.
+second_user() {
+    SECOND_USER=$RUN_USER
+    is_root || return 0
+    SECOND_USER=cooper-$$-2
+    throw_away_user "$SECOND_USER" "$RUN_HOME"
+}
+
+# Makes a user with subordinate ids who is there until the script ends: `throw_away_user NAME HOME`.
+throw_away_user() {
+    local try
+    # The account files are locked while someone else changes them.
+    for try in 1 2 3 4 5; do
+        useradd --user-group --no-create-home --home-dir "$2" --shell /bin/sh \
+            --comment "throw-away user of cooper's scripts" "$1" && break
+        [ "$try" -lt 5 ] || die "could not make a throw-away user"
+        sleep 1
+    done
+    at_exit remove_user "$1"
+    ensure_subids "$1"
 }
 
 remove_user() {

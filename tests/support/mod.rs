@@ -24,8 +24,12 @@ pub fn is_root() -> bool {
 /// A place of its own for one test: a store, a context, and whatever it writes.
 pub struct Lab {
     pub dir: PathBuf,
+    /// Whose it is.
+    user: String,
     /// Options for `setpriv` besides the user.
     privileges: Vec<String>,
+    /// What `--storage` says.
+    storage: Option<String>,
 }
 
 /// What a command has said and returned.
@@ -39,10 +43,15 @@ pub struct Said {
 impl Lab {
     /// An empty one.
     pub fn new() -> Lab {
+        Lab::of(&given("COOPER_TEST_USER"))
+    }
+
+    /// An empty one of this user's.
+    pub fn of(user: &str) -> Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = Path::new(&given("COOPER_TEST_DIR")).join(format!("lab-{}-{number}", std::process::id()));
-        let lab = Lab { dir, privileges: Vec::new() };
+        let lab = Lab { dir, user: user.to_owned(), privileges: Vec::new(), storage: None };
         std::fs::create_dir_all(lab.dir.join("ctx")).unwrap();
         lab.hand_over();
         lab
@@ -77,6 +86,12 @@ impl Lab {
         self
     }
 
+    /// The same place, for a program that stacks layers with this backend.
+    pub fn storage(mut self, backend: &str) -> Lab {
+        self.storage = Some(backend.to_owned());
+        self
+    }
+
     /// Writes a file of the build context, parents made.
     pub fn file(&self, path: &str, content: impl AsRef<[u8]>) -> &Lab {
         let path = self.dir.join("ctx").join(path);
@@ -97,7 +112,7 @@ impl Lab {
     /// Everything written so far belongs to the ordinary user.
     pub fn hand_over(&self) {
         if is_root() {
-            let user = given("COOPER_TEST_USER");
+            let user = &self.user;
             run(Command::new("chown").args(["-R", &format!("{user}:")]).arg(self.dir.join("ctx"))).succeeds();
             run(Command::new("chown").arg(format!("{user}:")).arg(&self.dir)).succeeds();
         }
@@ -107,7 +122,7 @@ impl Lab {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         if is_root() {
-            let user = given("COOPER_TEST_USER");
+            let user = &self.user;
             command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
         }
         command.args(&self.privileges).arg("--").arg(program);
@@ -121,6 +136,9 @@ impl Lab {
     pub fn cooper_command(&self, arguments: &[&str]) -> Command {
         self.hand_over();
         let mut command = self.command(&given("COOPER_TEST_BIN"));
+        if let Some(storage) = &self.storage {
+            command.args(["--storage", storage]);
+        }
         command.args(arguments);
         command
     }

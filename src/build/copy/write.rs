@@ -135,6 +135,7 @@ impl<'a> Writer<'a> {
                         self.peers.parent(&peer).map_err(write_error("open the directory of", &peer))?;
                     let link = || fs::link_at(peer_dir, peer_name, dir, name);
                     self.maker.replacing(spot, source, item, "link", link)?;
+                    self.maker.owners.linked(&peer, &path);
                     self.maker.report.files += 1;
                 }
                 _ => self.maker.make(spot, source, item)?,
