@@ -12,7 +12,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use scenario::Scenario;
@@ -51,7 +51,10 @@ fn configurations() -> Vec<Configuration> {
 /// What came out of one of them.
 struct Built {
     lab: Lab,
-    diff_ids: Vec<String>,
+    /// The diff IDs of what was there before the changes.
+    below: Vec<String>,
+    /// And one for each change.
+    changes: Vec<String>,
 }
 
 #[test]
@@ -72,47 +75,36 @@ fn every_change_is_one_layer_in_every_configuration() {
 
     let configurations = configurations();
     let next = AtomicUsize::new(0);
-    let built: Vec<Mutex<Option<Built>>> = configurations.iter().map(|_| Mutex::default()).collect();
+    let built: Vec<OnceLock<Result<Built, String>>> =
+        configurations.iter().map(|_| OnceLock::new()).collect();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some(configuration) = configurations.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let at = configurations.iter().position(|c| std::ptr::eq(c, configuration)).unwrap();
-                    *built[at].lock().unwrap() = Some(build(*configuration, &scenarios, &calls));
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(configuration) = configurations.get(at) else { return };
+                    let _ = built[at].set(build(*configuration, &scenarios, &calls));
                 }
             });
         }
     });
-    let built: Vec<Built> = built.into_iter().map(|b| b.into_inner().unwrap().unwrap()).collect();
 
     let mut wrong = Vec::new();
-    let first = &built[0];
-    let steps = first.diff_ids.len() - scenarios.len();
-    for (at, scenario) in scenarios.iter().enumerate() {
-        let lines = first.layer(steps + at, scenario);
-        if lines != scenario.layer {
-            wrong.push(format!(
-                "── {}: {}\n  {}\nexpected\n  {}",
-                scenario.name,
-                scenario.title,
-                lines.join("\n  "),
-                scenario.layer.join("\n  ")
-            ));
-        }
-        for (other, configuration) in built.iter().zip(&configurations).skip(1) {
-            if other.diff_ids[steps + at] != first.diff_ids[steps + at] {
-                let lines = other.layer(steps + at, scenario);
-                wrong.push(format!(
-                    "── {}: another layer with {configuration:?}\n  {}",
-                    scenario.name,
-                    lines.join("\n  ")
-                ));
+    let mut first: Option<&Built> = None;
+    for (configuration, built) in configurations.iter().zip(built.iter().filter_map(OnceLock::get)) {
+        match (built, first) {
+            (Err(said), _) => wrong.push(format!("── {configuration:?}: the build fails\n{said}")),
+            (Ok(built), None) => {
+                first = Some(built);
+                wrong.extend(scenarios.iter().enumerate().filter_map(|(at, s)| built.unlike_written(at, s)));
             }
-        }
-    }
-    for (other, configuration) in built.iter().zip(&configurations) {
-        if other.diff_ids[..steps] != first.diff_ids[..steps] {
-            wrong.push(format!("── the layers below are others with {configuration:?}"));
+            (Ok(built), Some(first)) => {
+                let unlike = scenarios.iter().enumerate().filter_map(|(at, s)| built.unlike(first, at, s));
+                wrong.extend(unlike.map(|text| format!("── {configuration:?}: {text}")));
+                if built.below != first.below {
+                    wrong.push(format!("── {configuration:?}: the layers below are others"));
+                }
+            }
         }
     }
     println!("{} scenarios, {} configurations, {} wrong", scenarios.len(), built.len(), wrong.len());
@@ -120,7 +112,7 @@ fn every_change_is_one_layer_in_every_configuration() {
 }
 
 /// Builds all scenarios on top of each other.
-fn build(configuration: Configuration, scenarios: &[Scenario], calls: &Path) -> Built {
+fn build(configuration: Configuration, scenarios: &[Scenario], calls: &Path) -> Result<Built, String> {
     let mut lab = Lab::of(&given(configuration.user)).storage(configuration.backend);
     if configuration.identity == "single" {
         lab = lab.single_id();
@@ -139,14 +131,15 @@ fn build(configuration: Configuration, scenarios: &[Scenario], calls: &Path) -> 
     let date = format!("@{}", listing::NEW);
     let mut touch = Command::new("find");
     run(touch.arg(lab.dir.join("ctx")).args(["-exec", "touch", "-h", "-d", &date, "{}", "+"])).succeeds();
-    lab.build(&["--compression", "none", "-o", "oci:out:latest"]).succeeds();
+    let said = lab.build(&["--compression", "none", "-o", "oci:out:latest"]);
+    if !said.status.success() {
+        return Err(said.stderr);
+    }
     let (_, config) = lab.image("out");
     let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
     let diff_ids: Vec<String> = diff_ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
-    let history = config["history"].as_array().unwrap();
-    let layers = history.iter().filter(|h| h["empty_layer"] != true).count();
-    assert_eq!(layers, diff_ids.len());
-    Built { lab, diff_ids }
+    let (below, changes) = diff_ids.split_at(diff_ids.len() - scenarios.len());
+    Ok(Built { lab, below: below.to_vec(), changes: changes.to_vec() })
 }
 
 /// The lower layers of all scenarios first, then a layer for each change.
@@ -169,10 +162,34 @@ fn containerfile(scenarios: &[Scenario]) -> String {
 }
 
 impl Built {
-    /// What layer number `at` holds.
+    /// What the layer of change number `at` holds.
     fn layer(&self, at: usize, scenario: &Scenario) -> Vec<String> {
-        let digest = &self.lab.layers("out")[at];
+        let digest = &self.lab.layers("out")[self.below.len() + at];
         let blob = self.lab.dir.join("out/blobs").join(digest.replace(':', "/"));
         listing::list(fs::File::open(blob).unwrap(), &format!("s/{}", scenario.name))
     }
+
+    /// How a layer differs from what the scenario says, if it does.
+    fn unlike_written(&self, at: usize, scenario: &Scenario) -> Option<String> {
+        let lines = self.layer(at, scenario);
+        let Scenario { name, title, layer, .. } = scenario;
+        let text = || format!("── {name}: {title}\n{}", differences(layer, &lines));
+        (lines != *layer).then(text)
+    }
+
+    /// How it differs from that of another configuration.
+    fn unlike(&self, other: &Built, at: usize, scenario: &Scenario) -> Option<String> {
+        let text = || {
+            let (these, those) = (self.layer(at, scenario), other.layer(at, scenario));
+            format!("another layer of {}\n{}", scenario.name, differences(&those, &these))
+        };
+        (self.changes[at] != other.changes[at]).then(text)
+    }
+}
+
+/// Lines that are in one of them only, expected ones with a minus.
+fn differences(expected: &[String], found: &[String]) -> String {
+    let lacking = expected.iter().filter(|l| !found.contains(l)).map(|l| format!("  - {l}"));
+    let added = found.iter().filter(|l| !expected.contains(l)).map(|l| format!("  + {l}"));
+    lacking.chain(added).collect::<Vec<_>>().join("\n")
 }
