@@ -62,12 +62,10 @@ fn directory(dir: BorrowedFd<'_>, depth: usize) -> io::Result<bool> {
                     }
                 }
             }
-            FileKind::File => {
-                if attributes(dir, name)?.copied {
-                    fs::set_xattr_at(dir, name, OsStr::new(ORIGIN_XATTR), b"y")?;
-                }
+            FileKind::File if attributes(dir, name)?.copied => {
+                fs::set_xattr_at(dir, name, OsStr::new(ORIGIN_XATTR), b"y")?;
             }
-            // Nothing else can have attributes of users, and so neither of the program.
+            // What else there is cannot have attributes of users, and so none of the program's.
             _ => {}
         }
     }
