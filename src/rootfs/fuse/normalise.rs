@@ -72,7 +72,8 @@ fn directory(dir: BorrowedFd<'_>, depth: usize) -> io::Result<bool> {
     Ok(opaque)
 }
 
-/// Whether a regular file is one of the program's marks. No step can make an empty file of such a name.
+/// Whether a regular file is one of the program's marks. A step cannot make a file of such a name; one that
+/// it gives such a name the program itself takes for a mark from then on.
 fn is_mark(name: &OsStr, stat: &Stat) -> bool {
     let name = name.as_bytes();
     name.len() > WHITEOUT_PREFIX.len() && name.starts_with(WHITEOUT_PREFIX) && stat.size == 0

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
@@ -40,6 +41,8 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("-f").arg("-o").arg(format!("volatile,lowerdir={lower}{upper}")).arg("/dev/fd/0");
         command.current_dir(dir).env_clear().stdin(device).stdout(said.try_clone()?).stderr(said);
+        // The terminal's signals are for the builder: steps need their root while they end.
+        command.process_group(0);
         process::inherit(&mut command, layers);
         process::end_with_us(&mut command);
         Ok(Server { child: command.spawn()?, log })
