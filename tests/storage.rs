@@ -67,6 +67,33 @@ fn what_fuse_needs_and_does_not_find_is_said() {
 }
 
 #[test]
+fn the_next_best_is_taken_where_the_best_cannot_be_had() {
+    let lab = Lab::new().single_id();
+    // No whiteouts: an overlay lets nobody make them, so a store on one cannot hold any.
+    lab.containerfile("FROM scratch\nCOPY Containerfile /f\n");
+    let overlay = "mkdir -p lower upper work over
+        mount -t overlay overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work over
+        export COOPER_ROOT=$PWD/over/store";
+    let refused = "storage: not overlay: the kernel refuses to mount it: Invalid argument (os error 22); it needs Linux 5.11";
+    let info = ["--log-level=info", "--no-cache", "-o", "oci:out:latest"];
+    build_after(&lab, overlay, &info)
+        .succeeds()
+        .says(refused)
+        .says("storage: fuse, the best that works here");
+    let fuse = lab.layers("out");
+    build_after(&lab, &format!("{overlay}\nmount --bind /etc/shadow /dev/fuse"), &info)
+        .succeeds()
+        .says(refused)
+        .says("storage: not fuse: this user may not open /dev/fuse; as root: chmod 666 /dev/fuse")
+        .says("storage: copy, the best that works here");
+    assert_eq!(lab.layers("out"), fuse);
+    build_after(&lab, overlay, &["--storage=overlay", "--no-cache"])
+        .fails(3)
+        .says("the kernel refuses to mount an overlay on")
+        .says("--root DIR puts the store elsewhere");
+}
+
+#[test]
 fn a_program_that_does_not_answer_is_quoted() {
     let lab = Lab::with_busybox();
     lab.containerfile("FROM busybox\nRUN true\n");

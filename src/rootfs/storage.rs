@@ -56,6 +56,20 @@ pub enum RootfsError {
     },
 }
 
+impl RootfsError {
+    /// Why a backend is not taken, and what would help, after its name.
+    fn refusal(&self) -> String {
+        match self {
+            RootfsError::Mount { source, .. } => format!(
+                "the kernel refuses to mount it: {source}; it needs Linux 5.11, and the store on a file system that \
+                 is no overlay itself"
+            ),
+            RootfsError::Unavailable { reason, .. } => reason.clone(),
+            RootfsError::Io { .. } => self.to_string(),
+        }
+    }
+}
+
 pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> RootfsError {
     move |source| RootfsError::Io { what: what.into(), source }
 }
@@ -151,7 +165,7 @@ impl Storage {
                     tracing::info!("storage: {backend}, the best that works here");
                     return Ok(found);
                 }
-                Err(e) => tracing::info!("storage: not {backend}: {e}"),
+                Err(e) => tracing::info!("storage: not {backend}: {}", e.refusal()),
             }
         }
         Err(RootfsError::Unavailable { backend: Backend::Copy, reason: "nothing works here".to_owned() })
