@@ -44,11 +44,14 @@ use server::Server;
 /// What is run.
 const PROGRAM: &str = "fuse-overlayfs";
 const DEVICE: &str = "/dev/fuse";
+/// Files that are held open at most, so that others can be opened.
+const HELD: usize = 256;
 
 /// A mount that the program answers for. Without an upper directory it is read-only.
 #[derive(Debug)]
 pub(super) struct Fuse {
     // In the order in which they have to go: what is open in it, who answers, and the mount point.
+    _held: Vec<OwnedFd>,
     root: OwnedFd,
     server: Server,
     place: Place,
@@ -78,7 +81,7 @@ impl Fuse {
         let filled = ahead::fill(upper.as_fd(), parents, &known);
         let filled = filled.map_err(io_error("cannot prepare the changes"))?;
         let (root, server, place) = start(place, parents, &known, true)?;
-        Ok(Fuse { root, server, place, parents: parents.to_vec(), filled })
+        Ok(Fuse { _held: Vec::new(), root, server, place, parents: parents.to_vec(), filled })
     }
 
     /// Mounts `layers` (lowest first) to read from.
@@ -93,11 +96,14 @@ impl Fuse {
         let known = know(ahead, work, layers, false)?;
         let (root, server, place) = start(Place::make(work, "source-", &[])?, layers, &known, false)?;
         // The program counts the names of a file that it has come upon so far, and the kernel keeps the
-        // number: whoever looks for links is to see all of them.
-        for name in known.iter().flat_map(|k| k.linked.iter().flatten()) {
-            let _ = fs::open_in_root(&root, OsStr::from_bytes(name), false);
+        // number: whoever looks for links is to see all of them. It forgets none while the file is open.
+        let mut held = Vec::new();
+        for names in known.iter().flat_map(|k| &k.linked) {
+            let files = names.iter().map(|name| fs::open_in_root(&root, OsStr::from_bytes(name), false));
+            let first = files.fold(None, |first, file| first.or(file.ok()));
+            held.extend(first.filter(|_| held.len() < HELD));
         }
-        Ok(Fuse { root, server, place, parents: Vec::new(), filled: HashSet::new() })
+        Ok(Fuse { _held: held, root, server, place, parents: Vec::new(), filled: HashSet::new() })
     }
 }
 
@@ -155,7 +161,7 @@ impl Mounted for Fuse {
 
 impl Workspace for Fuse {
     fn changes(self: Box<Self>, inodes: Option<&ByInode>) -> Result<Changes, RootfsError> {
-        let Fuse { root, server, place, parents, filled } = *self;
+        let Fuse { root, server, place, parents, filled, .. } = *self;
         // What steps wrote may still be in the kernel's memory: it does not hand on every write at once.
         fs::sync(&root).map_err(io_error("cannot write out the changes"))?;
         let upper = fs::open_dir(&place.beside("upper")).map_err(io_error("cannot open the changes"))?;
