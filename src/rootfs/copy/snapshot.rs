@@ -134,6 +134,8 @@ struct Job<'a> {
     depth: usize,
     /// Its inode in the snapshot to compare with.
     before: u64,
+    /// Whether it is known to have the names that it had.
+    same_names: bool,
     /// For a new look at parts of a tree; `None` for all of it.
     stale: Option<&'a Stale>,
 }
@@ -141,7 +143,8 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn root(root: BorrowedFd<'_>, before: u64, stale: Option<&'a Stale>) -> io::Result<Job<'a>> {
         let parent = Arc::new(fs::reopen_dir(root)?);
-        Ok(Job { parent, name: OsString::from("."), path: Vec::new(), depth: 0, before, stale })
+        let (name, path) = (OsString::from("."), Vec::new());
+        Ok(Job { parent, name, path, depth: 0, before, same_names: false, stale })
     }
 
     fn open(&self) -> io::Result<Arc<OwnedFd>> {
@@ -157,7 +160,8 @@ impl<'a> Job<'a> {
         before: u64,
         stale: Option<&'a Stale>,
     ) -> Job<'a> {
-        Job { parent: dir.clone(), name: name.to_owned(), path, depth: self.depth + 1, before, stale }
+        let (parent, name, depth) = (dir.clone(), name.to_owned(), self.depth + 1);
+        Job { parent, name, path, depth, before, same_names: false, stale }
     }
 }
 
@@ -221,7 +225,7 @@ impl Snapshot {
         let before = self.dirs.get(&job.before).unwrap_or(&nothing);
         let mut finder = Finder::new(before);
         let mut met = vec![false; before.entries.len()];
-        fs::visit(&*dir, |name, _| {
+        let mut one = |name: &OsStr, _| {
             let Some(stat) = fs::try_stat_at(&*dir, name)? else { return Ok(()) };
             let now = Seen::of(&stat);
             let was = finder.find(name.as_bytes()).map(|at| {
@@ -230,14 +234,23 @@ impl Snapshot {
             });
             let same = was == Some(now) && self.uncertain_from.is_none_or(|from| now.ctime < from);
             if let Some(was) = was.filter(|was| was.is_dir() && now.is_dir()) {
-                more.push(job.below(&dir, name, join(&job.path, name), was.ino, None));
+                let mut inner = job.below(&dir, name, join(&job.path, name), was.ino, None);
+                inner.same_names = same;
+                more.push(inner);
             }
             if !same {
                 let (before, after) = (was.map(|s| s.brief()), Some(now.brief()));
                 found.push((join(&job.path, name), Difference { before, after }));
             }
             Ok(())
-        })?;
+        };
+        if job.same_names {
+            // Adding, removing and renaming change a directory's own times: it need not be read.
+            let mut names = (0..before.entries.len()).map(|at| OsStr::from_bytes(before.name(at)));
+            names.try_for_each(|name| one(name, None))?;
+        } else {
+            fs::visit(&*dir, one)?;
+        }
         for (at, entry) in before.entries.iter().enumerate().filter(|(at, _)| !met[*at]) {
             let difference = Difference { before: Some(entry.seen.brief()), after: None };
             found.push((join(&job.path, OsStr::from_bytes(before.name(at))), difference));
