@@ -205,6 +205,11 @@ impl Snapshot {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn pretend_newest(&mut self, newest: i64) {
+        self.newest = newest;
+    }
+
     /// Compares the tree with what it was; gives paths from the root, in no order. The root itself is not
     /// among them.
     pub(super) fn differences(&self, root: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Difference)>> {

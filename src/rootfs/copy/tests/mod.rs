@@ -3,6 +3,7 @@
 mod model;
 mod mutate;
 
+use cooper_runtime::record::Attributes;
 use cooper_runtime::sys::fs::FileKind;
 use proptest::prelude::*;
 
@@ -89,7 +90,7 @@ fn canonical(mut tree: Model) -> Model {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60),
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40),
         ..ProptestConfig::default()
     })]
 
@@ -141,4 +142,229 @@ proptest! {
 /// The tree of a step that did nothing.
 fn again_idle(mut tree: WorkingTree) -> Tree {
     tree.tree.take().unwrap()
+}
+
+fn text(path: &Path, name: &str, content: &str) {
+    std::fs::write(path.join(name), content).unwrap();
+}
+
+fn paths(entries: &[Entry]) -> Vec<String> {
+    entries
+        .iter()
+        .filter(|e| !e.path.is_empty())
+        .map(|e| {
+            let mark = if e.kind == EntryKind::Whiteout { "-" } else { "" };
+            format!("{mark}{}", e.path.escape_ascii())
+        })
+        .collect()
+}
+
+#[test]
+fn a_file_rewritten_at_once_with_size_and_time_as_they_were() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    lab.step(&mut parents, |root| (0..50).for_each(|n| text(root, &format!("f{n}"), "before")));
+    for round in 0..20 {
+        // Nothing lies between the snapshot and the change.
+        let (entries, expected) = lab.step(&mut parents, |root| {
+            let name = format!("f{}", round * 2);
+            let path = root.join(&name);
+            let was = path.metadata().unwrap().modified().unwrap();
+            text(root, &name, &format!("after{}", round % 10));
+            std::fs::File::open(&path).unwrap().set_modified(was).unwrap();
+        });
+        assert_eq!(entries, expected);
+        assert_eq!(paths(&entries), [format!("f{}", round * 2)]);
+    }
+}
+
+#[test]
+fn times_from_the_future_prove_nothing() {
+    let lab = Lab::new();
+    let dir = lab.dir.path().join("tree");
+    std::fs::create_dir(&dir).unwrap();
+    text(&dir, "old", "");
+    let root = fs::open_dir(&dir).unwrap();
+    let whole = Stale { whole: true, ..Stale::default() };
+    let mut snapshot = Snapshot::default();
+    snapshot.renew(root.as_fd(), &whole).unwrap();
+    snapshot.pretend_newest(i64::MAX);
+    snapshot.settle(&lab.trees.work).unwrap();
+    assert_eq!(snapshot.differences(root.as_fd()).unwrap(), []);
+    // As if it had been there, made in the very tick in which the step began.
+    text(&dir, "young", "");
+    snapshot.renew(root.as_fd(), &whole).unwrap();
+    let found: Vec<_> =
+        snapshot.differences(root.as_fd()).unwrap().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(found, [b"young"]);
+}
+
+#[test]
+fn links_of_lower_layers_are_broken_and_those_of_a_step_are_not() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    let (entries, _) = lab.step(&mut parents, |root| {
+        text(root, "a", "x");
+        std::fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    });
+    assert_eq!(entries[entries.len() - 1].kind, EntryKind::Hardlink { target: b"a".to_vec() });
+    let (entries, _) = lab.step(&mut parents, |root| {
+        std::fs::OpenOptions::new().append(true).open(root.join("b")).unwrap().set_len(0).unwrap();
+        assert_eq!(std::fs::read_to_string(root.join("a")).unwrap(), "x");
+    });
+    assert_eq!(paths(&entries), ["b"]);
+    let (entries, _) = lab.step(&mut parents, |root| {
+        std::fs::hard_link(root.join("a"), root.join("c")).unwrap();
+    });
+    assert_eq!(paths(&entries), ["a", "c"]);
+    assert_eq!(entries[entries.len() - 1].kind, EntryKind::Hardlink { target: b"a".to_vec() });
+}
+
+#[test]
+fn a_renamed_directory_is_new_and_its_old_name_is_gone() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    lab.step(&mut parents, |root| {
+        std::fs::create_dir_all(root.join("old/deep")).unwrap();
+        text(root, "old/deep/file", "x");
+    });
+    let (entries, expected) = lab.step(&mut parents, |root| {
+        std::fs::rename(root.join("old"), root.join("new")).unwrap();
+    });
+    assert_eq!(paths(&entries), ["new", "new/deep", "new/deep/file", "-old"]);
+    assert_eq!(entries, expected);
+}
+
+#[test]
+fn names_beyond_what_a_path_can_be() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    let (long, levels) = ("n".repeat(255), 20);
+    let deep = |root: &Path, levels: usize| {
+        let mut dir = fs::open_dir(root).unwrap();
+        for _ in 0..levels {
+            match fs::make_dir_at(&dir, OsStr::new(&long), 0o755) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other.unwrap(),
+            }
+            dir = fs::open_dir_at(&dir, OsStr::new(&long)).unwrap();
+        }
+        dir
+    };
+    let (entries, _) = lab.step(&mut parents, |root| drop(deep(root, levels)));
+    assert_eq!(entries.iter().map(|e| e.path.len()).max(), Some(levels * 256 - 1));
+    let (entries, _) = lab.step(&mut parents, |root| {
+        fs::create_file_at(deep(root, levels), OsStr::new("file")).unwrap();
+    });
+    assert_eq!(entries.iter().filter(|e| e.kind != EntryKind::Directory).count(), 1);
+    // No further than everywhere else.
+    let tree = lab.trees.mount(&parents).unwrap();
+    deep(tree.path(), fs::DEPTH_LIMIT + 2);
+    let Changes { upper, mut records } = Box::new(tree).changes(None).unwrap();
+    let upper = fs::open_dir(&upper).unwrap();
+    let error = freeze(upper.as_fd(), &parents, AS_IT_IS, &mut records, false).unwrap_err();
+    assert!(error.to_string().contains("more than 1000 deep"), "{error}");
+}
+
+#[test]
+fn a_directory_with_very_many_names() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    let many = 20_000;
+    lab.step(&mut parents, |root| {
+        std::fs::create_dir(root.join("d")).unwrap();
+        (0..many).for_each(|n| text(root, &format!("d/{n}"), ""));
+    });
+    let (entries, _) = lab.step(&mut parents, |root| {
+        text(root, "d/777", "x");
+        std::fs::remove_file(root.join("d/778")).unwrap();
+        text(root, "d/new", "");
+    });
+    assert_eq!(paths(&entries), ["d", "d/777", "-d/778", "d/new"]);
+}
+
+#[test]
+fn what_is_on_record_is_told_of_everything_that_moved() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    lab.step(&mut parents, |root| {
+        ["kept", "made again", "other"].iter().for_each(|name| text(root, name, ""));
+        std::fs::create_dir(root.join("dir")).unwrap();
+        std::fs::create_dir(root.join("dir again")).unwrap();
+    });
+    let whose = |uid| Attributes { owner: Some((uid, uid)), ..Attributes::default() };
+    let all = ["kept", "made again", "other", "dir", "dir again"];
+    let below: Records = all.iter().map(|name| (name.as_bytes().to_vec(), whose(7))).collect();
+    parents[0].records = below.into();
+    let work = |root: &Path| {
+        text(root, "kept", "more");
+        text(root, "moved", "new");
+        std::fs::rename(root.join("moved"), root.join("made again")).unwrap();
+        text(root, "dir/new", "");
+        std::fs::create_dir(root.join("moved")).unwrap();
+        std::fs::rename(root.join("moved"), root.join("dir again")).unwrap();
+        std::fs::create_dir(root.join("new dir")).unwrap();
+        text(root, "new dir/inner", "");
+    };
+    // Nobody kept records: a file that is still the same keeps its own.
+    let tree = lab.trees.mount(&parents).unwrap();
+    work(tree.path());
+    let mut layers = parents.clone();
+    let entries = freeze_tree(tree, &mut layers, None);
+    let owner = |path: &str| entries.iter().find(|e| e.path == path.as_bytes()).map(|e| e.uid);
+    let ours = nix::unistd::Uid::effective().as_raw();
+    assert_eq!([owner("kept"), owner("dir")], [Some(7); 2]);
+    assert_eq!([owner("made again"), owner("dir again"), owner("new dir/inner")], [Some(ours); 3]);
+    assert_eq!(owner("other"), None);
+    // Records by inode say all there is to say.
+    let tree = lab.trees.mount(&parents).unwrap();
+    work(tree.path());
+    let mut inodes = ByInode::new();
+    for (name, uid) in [("made again", 8), ("new dir/inner", 9), ("dir", 10)] {
+        let stat = fs::stat(fs::open_in_root(tree.root(), OsStr::new(name), false).unwrap()).unwrap();
+        inodes.insert(cooper_runtime::record::Inode { dev: stat.dev, ino: stat.ino }, whose(uid));
+    }
+    let mut layers = parents.clone();
+    let entries = freeze_tree(tree, &mut layers, Some(&inodes));
+    let owner = |path: &str| entries.iter().find(|e| e.path == path.as_bytes()).map(|e| e.uid);
+    assert_eq!([owner("made again"), owner("new dir/inner"), owner("dir")], [Some(8), Some(9), Some(10)]);
+    assert_eq!([owner("kept"), owner("dir again"), owner("new dir")], [Some(ours); 3]);
+}
+
+#[test]
+fn trees_to_read_from_are_the_layers_own_files() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    lab.step(&mut parents, |root| {
+        std::fs::create_dir(root.join("d")).unwrap();
+        ["d/a", "d/b", "gone"].iter().for_each(|name| text(root, name, name));
+    });
+    lab.step(&mut parents, |root| {
+        text(root, "d/b", "new");
+        std::fs::remove_file(root.join("gone")).unwrap();
+    });
+    let tree = lab.trees.mount_read_only(&parents).unwrap();
+    let inode = |path: PathBuf| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    assert_eq!(inode(tree.path().join("d/a")), inode(parents[0].path.join("d/a")));
+    assert_eq!(inode(tree.path().join("d/b")), inode(parents[1].path.join("d/b")));
+    assert!(!tree.path().join("gone").exists());
+    let path = tree.path().to_owned();
+    drop((tree, lab.trees));
+    assert!(!path.exists(), "nothing is left");
+}
+
+#[test]
+fn holes_stay_holes() {
+    let lab = Lab::new();
+    let mut parents = Vec::new();
+    let size = 1 << 30;
+    let blocks = |path: PathBuf| std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap());
+    let tree = lab.trees.mount(&parents).unwrap();
+    let file = std::fs::File::create(tree.path().join("sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", size / 2).unwrap();
+    file.set_len(size).unwrap();
+    freeze_tree(tree, &mut parents, None);
+    let tree = lab.trees.mount(&parents).unwrap();
+    assert_eq!(tree.path().join("sparse").metadata().unwrap().len(), size);
+    assert!(blocks(tree.path().join("sparse")) < 4096);
 }
