@@ -153,10 +153,16 @@ impl Server {
                     // It ends before it comes to that, and says why itself.
                     return Ok(Server::Expected(None, recording));
                 };
-                let Step { uid, gid, groups, .. } = first.step;
+                let Step { root, uid, gid, groups, .. } = first.step;
                 let bounding = sandbox::capability_mask();
                 let user = (*uid, *gid, &groups[..]);
-                Ok(Server::Recorder(Box::new(Recorder::new(listener, recording, first.pid, user, bounding)?)))
+                Ok(Server::Recorder(Box::new(Recorder::new(
+                    listener,
+                    recording,
+                    (first.pid, root),
+                    user,
+                    bounding,
+                )?)))
             }
             Server::Recorder(mut recorder) => match recorder.serve() {
                 Ok(()) => Ok(Server::Recorder(recorder)),

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cooper_runtime::record::ByInode;
 use cooper_runtime::sys::{fs, mount};
@@ -74,6 +74,10 @@ impl Workspace for Overlay {
         };
         drop(root);
         Ok(Changes { upper: place.keep("upper")?, records })
+    }
+
+    fn renumbering(&self) -> Option<PathBuf> {
+        Some(self.place.beside("upper"))
     }
 }
 

@@ -112,6 +112,11 @@ pub(super) trait Workspace: Mounted {
     /// Ends the work and gives what may have changed. `inodes` is what is on record of files that are
     /// in it now; `None` says that nobody kept records.
     fn changes(self: Box<Self>, inodes: Option<&ByInode>) -> Result<Changes, RootfsError>;
+
+    /// The directory in which files that are copied up have another inode number.
+    fn renumbering(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// What may have changed.
@@ -303,6 +308,11 @@ impl RootFs {
             known.push((Inode { dev: stat.dev, ino: stat.ino }, record));
         }
         Ok(known)
+    }
+
+    /// For [`Recording::upper`](cooper_runtime::recording::Recording::upper).
+    pub fn renumbering(&self) -> Option<PathBuf> {
+        self.workspace.renumbering()
     }
 
     /// Takes what is on record after a step that ran in it.

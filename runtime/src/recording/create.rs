@@ -18,6 +18,8 @@ use super::target::{Target, c_string, stat_handle};
 use crate::record::Node;
 use crate::sys::memory;
 
+const NO_FOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
+
 /// Links that are followed until there is nothing: what the kernel does.
 const LINK_LIMIT: usize = 40;
 
@@ -35,6 +37,12 @@ impl Recorder {
         mode: u32,
         resolve: u64,
     ) -> Answered {
+        let writes = flags & (libc::O_ACCMODE | libc::O_TRUNC) != 0;
+        if writes && flags & libc::O_PATH == 0 && resolve == 0 {
+            // A file that is not there is not copied up.
+            let _ =
+                self.change(t, fd, t.args[path], if flags & libc::O_NOFOLLOW == 0 { 0 } else { NO_FOLLOW });
+        }
         let creates = flags as u32 & CREATES != 0 && flags & libc::O_PATH == 0;
         // A restricted way of looking up is not followed here: the kernel opens, and root owns.
         if !creates || resolve != 0 {

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use rustix::fs::OFlags;
+
 use super::credentials::Credentials;
 use super::notify::{Answer, Answered, Recorder};
 use super::target::{Target, stat_handle};
@@ -48,7 +50,7 @@ impl Recorder {
             return Ok(false);
         }
         let mut head = [0; 4];
-        let mut file = std::fs::File::from(self.view.reopen(&handle)?);
+        let mut file = std::fs::File::from(self.view.reopen(&handle, OFlags::RDONLY)?);
         let elf = file.read_exact(&mut head).is_ok() && head == *b"\x7fELF";
         let allowed = !rustix::fs::fstatvfs(&handle)?.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID);
         Ok(elf && allowed && self.view.status(t.tid, "NoNewPrivs")? == "0")

@@ -129,6 +129,7 @@ impl Recorder {
         let or = |id: u32, old: u32| if id == KEEP { old } else { id };
         let new = (or(ids.0, old.0), or(ids.1, old.1));
         self.record_owner(&after, new);
+        self.copied(handle)?;
         Ok(Answer::Value(0))
     }
 

@@ -69,6 +69,7 @@ const ALLOW: Instruction = Instruction { code: RETURN, jt: 0, jf: 0, k: libc::SE
 pub(super) const CREATES: u32 = libc::O_CREAT as u32 | (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32;
 
 /// System calls younger than the C library's list: their numbers are the same everywhere.
+pub(super) const SYS_FCHMODAT2: i64 = 452;
 pub(super) const SYS_SETXATTRAT: i64 = 463;
 pub(super) const SYS_GETXATTRAT: i64 = 464;
 pub(super) const SYS_REMOVEXATTRAT: i64 = 466;
@@ -76,7 +77,7 @@ pub(super) const SYS_REMOVEXATTRAT: i64 = 466;
 /// The program for a scope. `known` says whether something is on record from earlier steps.
 pub(super) fn program(scope: Scope, known: bool) -> Vec<Instruction> {
     let rules = match scope {
-        Scope::Everything => everything(),
+        Scope::Everything => everything(known),
         Scope::Beyond { uids, gids } => beyond(uids, gids, known),
     };
     assemble(&rules)
@@ -109,6 +110,10 @@ fn beyond(uids: u32, gids: u32, known: bool) -> Vec<Rule> {
     if known {
         rules.extend(stat_family());
         rules.extend(names());
+        rules.extend(changes());
+        rules.push((libc::SYS_openat, When::AnyBit { argument: 2, bits: WRITES }));
+        #[cfg(target_arch = "x86_64")]
+        rules.push((libc::SYS_open, When::AnyBit { argument: 1, bits: WRITES }));
     }
     rules
 }
@@ -122,9 +127,24 @@ fn names() -> Vec<Rule> {
     calls.into_iter().map(|n| (n, When::Always)).collect()
 }
 
-fn everything() -> Vec<Rule> {
-    let creates = |argument| When::AnyBit { argument, bits: CREATES };
+/// Calls that copy a file of a lower layer up, but for those that open.
+fn changes() -> Vec<Rule> {
+    let mut calls = vec![libc::SYS_fchmod, libc::SYS_fchmodat, SYS_FCHMODAT2];
+    calls.extend([libc::SYS_utimensat, libc::SYS_truncate]);
+    #[cfg(target_arch = "x86_64")]
+    calls.extend([libc::SYS_chmod, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat]);
+    calls.into_iter().map(|n| (n, When::Always)).collect()
+}
+
+/// Flags with which a file that is there is copied up.
+const WRITES: u32 = (libc::O_ACCMODE | libc::O_TRUNC) as u32;
+
+fn everything(known: bool) -> Vec<Rule> {
+    let creates = |argument| When::AnyBit { argument, bits: CREATES | if known { WRITES } else { 0 } };
     let mut rules = stat_family();
+    if known {
+        rules.extend(changes());
+    }
     rules.push((libc::SYS_openat, creates(2)));
     #[cfg(target_arch = "x86_64")]
     rules.push((libc::SYS_open, creates(1)));
@@ -306,6 +326,10 @@ mod tests {
         assert_eq!(open(libc::O_WRONLY | libc::O_CREAT), ASK);
         assert_eq!(open(libc::O_TMPFILE | libc::O_RDWR), ASK);
         assert_eq!(run(&p, NATIVE, libc::SYS_openat2, [0; 6]), ASK);
+        // Where something is on record already, it may be about to be copied up.
+        let p = program(Scope::Everything, true);
+        let open = |flags: i32| run(&p, NATIVE, libc::SYS_openat, args(2, flags as u64));
+        assert_eq!([open(libc::O_RDWR), open(libc::O_TRUNC), open(libc::O_DIRECTORY)], [ASK, ASK, LET]);
     }
 
     #[test]

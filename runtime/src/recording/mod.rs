@@ -7,7 +7,8 @@
 //! itself: everything belongs to 0:0 then, which is what an image without records says too.
 //!
 //! - **Files** are told by device and inode number, so that links, renames and mounts need no bookkeeping; the
-//!   number of a file that goes is struck off before it can be used again ([`names`]).
+//!   number of a file that goes is struck off before it can be used again ([`names`]), and both numbers of one that
+//!   is copied up are known ([`copy_up`]).
 //! - **Tasks** carry the number of their recorded credentials in their timer slack (prctl(2),
 //!   `PR_SET_TIMERSLACK`), which the kernel hands down over `fork` and `execve` and which nothing that a build
 //!   does depends on. Processes need no bookkeeping either.
@@ -15,6 +16,7 @@
 //! Nothing here protects anything: a step's processes all have the rights of the step. What they may do to
 //! each other's files is not checked, and a step that tampers with its records harms its own image.
 
+mod copy_up;
 mod create;
 mod credentials;
 mod execute;
@@ -30,6 +32,7 @@ mod xattrs;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +49,9 @@ pub struct Recording {
     /// What is on record about the files that are there when the step starts.
     #[serde(with = "crate::record::entries")]
     pub known: Vec<(Inode, Attributes)>,
+    /// Where the root is a kernel overlay, the directory that it writes to, by a path in the builder's mount
+    /// namespace: files that are copied up have a second number there.
+    pub upper: Option<PathBuf>,
 }
 
 /// Which calls are recorded instead of made.

@@ -4,7 +4,7 @@
 //! Nothing is done here for files without a record. Else the supervisor does what was asked, and so knows
 //! whether it happened. Linking and renaming also copy a file of a lower layer up, which may change its number.
 
-use rustix::fs::{AtFlags, RenameFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
 use super::notify::{Answer, Answered, Recorder, done};
 use super::table::{inode, links};
@@ -55,7 +55,8 @@ impl Recorder {
         let old = self.view.place(t, from.0, &from_path)?.stat(NO_FOLLOW)?;
         let replaced = self.view.place(t, to.0, &to_path)?.stat(NO_FOLLOW).ok();
         let known = |s: &KernelStat| self.table.get(inode(s), links(s)).is_some();
-        if !known(&old) && !replaced.as_ref().is_some_and(known) {
+        let known_before = known(&old);
+        if !known_before && !replaced.as_ref().is_some_and(known) {
             return Ok(Answer::Pass);
         }
         let (from_dir, from_name) = self.view.parent(t, from.0, &from_path)?;
@@ -77,6 +78,11 @@ impl Recorder {
             let now = |dir, name| memory::stat(std::os::fd::AsFd::as_fd(dir), name, NO_FOLLOW);
             if let Ok(new) = now(&to_dir, &to_name) {
                 self.table.copied_up((inode(&old), links(&old)), (inode(&new), links(&new)));
+                if known_before {
+                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let handle = rustix::fs::openat(&to_dir, &to_name, flags, Mode::empty());
+                    let _ = handle.map_err(Into::into).and_then(|h| self.copied(&h));
+                }
             }
             if let (true, Some(replaced), Ok(new)) = (exchanged, &replaced, now(&from_dir, &from_name)) {
                 self.table.copied_up((inode(replaced), links(replaced)), (inode(&new), links(&new)));

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::copy_up::Upper;
 use super::credentials::{Credentials, Ids};
 use super::filter;
 use super::table::Table;
@@ -24,6 +26,7 @@ pub(crate) struct Recorder {
     pub(super) view: View,
     pub(super) table: Table,
     pub(super) scope: Scope,
+    pub(super) upper: Option<Upper>,
     /// Capabilities of root in the step.
     pub(super) bounding: u64,
     /// All credentials that a task has had, and where each is. Their place in it is their number.
@@ -56,23 +59,25 @@ pub(super) fn done(result: io::Result<()>) -> Answer {
 }
 
 impl Recorder {
-    /// Starts to serve a step whose first process is `first`, and which is to be this user.
+    /// Starts to serve a step whose first process is `first`, in `root`, and which is to be this user.
     ///
     /// # Errors
     /// Where the kernel does not let the supervisor see or mark the task.
     pub(crate) fn new(
         listener: OwnedFd,
         recording: Recording,
-        first: u32,
+        (first, root): (u32, &Path),
         user: (u32, u32, &[u32]),
         bounding: u64,
     ) -> io::Result<Recorder> {
+        let upper = recording.upper.map(|upper| Upper::open(&upper, root)).transpose()?;
         let start = Credentials::new(user.0, user.1, user.2, bounding);
         let recorder = Recorder {
             listener: Listener::new(listener)?,
             view: View::new(recording.scope == Scope::Everything)?,
             table: Table::new(recording.known),
             scope: recording.scope,
+            upper,
             bounding,
             numbers: HashMap::from([(start.clone(), 0)]),
             credentials: vec![start],
@@ -207,6 +212,14 @@ impl Recorder {
             | libc::SYS_lremovexattr
             | libc::SYS_fremovexattr => self.xattr(t),
             libc::SYS_getsockopt => self.peer(t),
+            libc::SYS_fchmod => self.change_open(t),
+            libc::SYS_fchmodat => self.change(t, t.fd(0), t.args[1], 0),
+            filter::SYS_FCHMODAT2 | libc::SYS_utimensat => self.change(t, t.fd(0), t.args[1], t.fd(3)),
+            libc::SYS_truncate => self.change(t, HERE, t.args[0], 0),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_chmod | libc::SYS_utime | libc::SYS_utimes => self.change(t, HERE, t.args[0], 0),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_futimesat => self.change(t, t.fd(0), t.args[1], 0),
             libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns => {
                 self.view.roots_differ();
                 Ok(Answer::Pass)

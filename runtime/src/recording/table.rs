@@ -92,6 +92,15 @@ impl Table {
         }
     }
 
+    /// A file is shown under a second number as well.
+    pub(super) fn shown_as(&mut self, first: Inode, other: Inode) {
+        let first = self.canonical(first);
+        if first != other {
+            self.records.remove(&other);
+            self.aliases.insert(other, first);
+        }
+    }
+
     fn canonical(&self, inode: Inode) -> Inode {
         self.aliases.get(&inode).copied().unwrap_or(inode)
     }

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
+use super::copy_up::as_path;
 use crate::sys::memory::{self, KernelStat};
 use crate::sys::{fs, seccomp::Notification};
 
@@ -27,6 +28,8 @@ pub(super) struct View {
     root: (u64, u64),
     /// Whether tasks may have different roots: until one asks for another, they all have the first's.
     roots_differ: bool,
+    /// The root of the step's first task.
+    first_root: Option<OwnedFd>,
 }
 
 /// A task that waits, and what it asked for.
@@ -111,7 +114,7 @@ impl View {
     /// With `one_root` [`View::roots_differ`] will be called before a task changes its root.
     pub(super) fn new(one_root: bool) -> io::Result<View> {
         let proc = fs::open_dir(Path::new("/proc"))?;
-        Ok(View { proc, root: (0, 0), roots_differ: !one_root })
+        Ok(View { proc, root: (0, 0), roots_differ: !one_root, first_root: None })
     }
 
     /// From now on each task is asked for its root.
@@ -127,17 +130,37 @@ impl View {
         let path = c_string(format!("{tid}/root").into_bytes())?;
         let stat = memory::stat(self.proc.as_fd(), &path, 0)?;
         if (stat.st_dev, stat.st_ino) != self.root {
-            let root = rustix::fs::openat(
-                &self.proc,
-                path,
-                OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
-            rustix::process::fchdir(&root)?;
-            rustix::process::chroot(".")?;
-            self.root = (stat.st_dev, stat.st_ino);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = rustix::fs::openat(&self.proc, path, flags, Mode::empty())?;
+            self.change_root(&root)?;
+            self.first_root.get_or_insert(root);
         }
         Ok(())
+    }
+
+    fn change_root(&mut self, root: &OwnedFd) -> io::Result<()> {
+        let stat = stat_handle(root)?;
+        rustix::process::fchdir(root)?;
+        rustix::process::chroot(".")?;
+        self.root = (stat.st_dev, stat.st_ino);
+        Ok(())
+    }
+
+    /// The path of a handle from the step's own root.
+    ///
+    /// # Errors
+    /// `ENOENT` for what has been removed or lies elsewhere.
+    pub(super) fn path_of(&mut self, handle: &OwnedFd) -> io::Result<CString> {
+        // The kernel tells paths from the root of whoever asks.
+        if let Some(root) = self.first_root.take() {
+            let stat = stat_handle(&root)?;
+            if (stat.st_dev, stat.st_ino) != self.root {
+                self.change_root(&root)?;
+            }
+            self.first_root = Some(root);
+        }
+        let path = format!("self/fd/{}", handle.as_raw_fd());
+        as_path(rustix::fs::readlinkat(&self.proc, path, Vec::new())?)
     }
 
     /// Where a path of the task's leads. An empty path means the descriptor itself: only for calls that
@@ -206,10 +229,10 @@ impl View {
         Ok(rustix::fs::openat(&self.proc, path, flags | OFlags::CLOEXEC, Mode::empty())?)
     }
 
-    /// Opens for reading what a handle is on. Not for anything but regular files: a FIFO would block.
-    pub(super) fn reopen(&self, handle: &OwnedFd) -> io::Result<OwnedFd> {
+    /// Opens what a handle is on. Not for anything but regular files: a FIFO would block.
+    pub(super) fn reopen(&self, handle: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
         let path = format!("self/fd/{}", handle.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         Ok(rustix::fs::openat(&self.proc, path, flags, Mode::empty())?)
     }
 

@@ -62,6 +62,12 @@ impl Recorder {
             return Ok(Answer::Pass);
         }
         let Some(call) = self.xattr_call(t)? else { return Ok(Answer::Pass) };
+        if call.what != What::Get {
+            self.before_copy(t, &call.handle)?;
+        }
+        if call.name != ACCESS && call.name != DEFAULT {
+            return Ok(Answer::Pass);
+        }
         let stat = stat_handle(&call.handle)?;
         let key = (inode(&stat), links(&stat));
         let mut record = self.table.get(key.0, key.1).cloned().unwrap_or_default();
@@ -110,17 +116,18 @@ impl Recorder {
                 record.xattrs.insert(call.name, value);
                 let now = stat_handle(&call.handle)?;
                 self.table.put(inode(&now), links(&now), record);
+                self.copied(&call.handle)?;
                 Ok(Answer::Value(0))
             }
             _ => Ok(Answer::Pass),
         }
     }
 
-    /// `None` for attributes that are no access control lists.
+    /// `None` for what shows another attribute than an access control list.
     fn xattr_call(&mut self, t: &Target) -> io::Result<Option<Call>> {
         let at = matches!(t.number, SYS_SETXATTRAT | SYS_GETXATTRAT | SYS_REMOVEXATTRAT);
         let name = t.text(t.args[if at { 3 } else { 1 }])?;
-        if name != ACCESS && name != DEFAULT {
+        if what(t.number) == What::Get && name != ACCESS && name != DEFAULT {
             return Ok(None);
         }
         let handle = match t.number {

@@ -5,6 +5,7 @@ use crate::world::World;
 
 pub(crate) const CASES: &[Case] = &[
     ("records_of_lower_files_survive_what_copies_them_up", records_survive_what_copies_up),
+    ("both_numbers_of_what_is_copied_up_are_on_record", both_numbers_of_what_is_copied_up_are_on_record),
     ("records_of_lower_files_that_go_are_struck_off", records_of_lower_files_that_go_are_struck_off),
 ];
 
@@ -60,4 +61,28 @@ fn records_of_lower_files_that_go_are_struck_off(world: &World) {
     ran.says(&["0:0", "5:6", "0:0", "0:0"]);
     root.owned(&ran, "/tmp/a", (0, 0));
     root.owned(&ran, "/tmp/c", (5, 6));
+}
+
+/// When memory is short, the kernel forgets which number a file had.
+fn both_numbers_of_what_is_copied_up_are_on_record(world: &World) {
+    let mut root = world.debian();
+    let ran = root.run(&format!("{MAKE}; touch j k o p; mkfifo q; chown 5:6 j k p q"));
+    let more = ["/tmp/j", "/tmp/k", "/tmp/p", "/tmp/q"];
+    root.remember(&ran, &[PATHS, &more[..]].concat());
+    root.freeze();
+    let mut ran = root.run(
+        "cd /tmp; echo more >> a; echo more >> other; chmod 600 b q; mv c C; ln d D; touch -d @5 f; chgrp 7 g; truncate -s 0 h; exec 3<>i
+         mv l L; touch -hd @5 m; chown -h 9 n; perl -e 'open my $f, q(<), q(j); chmod 0600, $f; utime 1, 1, q(k)'; chown 5:6 o
+         perl -e 'syscall($^O && qx(uname -m) =~ /x86_64/ ? 188 : 5, my $p = q(p), my $n = q(user.x), my $v = q(y), 1, 0)'",
+    );
+    root.forget(&mut ran);
+    let same = [
+        "a", "b", "C", "d", "D", "f", "h", "i", "L", "m", "j", "k", "o", "p", "q", "e", "other", "dir",
+        "dir/in",
+    ];
+    for path in same {
+        root.owned(&ran, &format!("/tmp/{path}"), (5, 6));
+    }
+    root.owned(&ran, "/tmp/g", (5, 7));
+    root.owned(&ran, "/tmp/n", (9, 6));
 }

@@ -145,6 +145,23 @@ impl Root<'_> {
         self.mount();
     }
 
+    /// Mounts the same layers once more: what the kernel remembered of them is gone. Later records of this
+    /// root's files are found by [`Root::owned`] as before.
+    pub(crate) fn forget(&mut self, ran: &mut Ran) {
+        let device = |root: &Root<'_>| std::fs::metadata(root.path()).unwrap().dev();
+        let old = device(self);
+        mount::detach(&self.path()).unwrap();
+        let upper = self.layers.pop().unwrap();
+        let work = self.dir.join(format!("work-{}", self.layers.len()));
+        // Mounted with `volatile`, it may not be mounted again before this is gone.
+        std::fs::remove_dir_all(work).unwrap();
+        self.mount();
+        assert_eq!(self.layers.last(), Some(&upper));
+        let new = device(self);
+        let moved = |inode: Inode| if inode.dev == old { Inode { dev: new, ..inode } } else { inode };
+        ran.records = ran.records.drain().map(|(inode, record)| (moved(inode), record)).collect();
+    }
+
     fn inode(&self, path: &Path) -> Inode {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let stat = std::fs::symlink_metadata(self.path().join(inside)).unwrap();
@@ -158,7 +175,11 @@ impl Root<'_> {
 
     pub(crate) fn run_as(&mut self, who: (u32, u32, &[u32]), script: &str) -> Ran {
         let known = self.known.iter().map(|(path, record)| (self.inode(path), record.clone())).collect();
-        self.step(Some(Recording { scope: Scope::Everything, known }), who, script)
+        self.step(
+            Some(Recording { scope: Scope::Everything, known, upper: self.layers.last().cloned() }),
+            who,
+            script,
+        )
     }
 
     /// Runs a shell script, which must succeed.
