@@ -79,8 +79,9 @@ pub enum Scope {
 pub fn available() -> io::Result<()> {
     let (_, child) = process::fork(|| {
         let allow = filter::program(Scope::Beyond { uids: 0, gids: 0 }, false);
-        match seccomp::no_new_privs().and_then(|()| seccomp::listen(&allow)) {
-            Ok(_) => 0,
+        let listener = seccomp::no_new_privs().and_then(|()| seccomp::listen(&allow));
+        match listener.and_then(seccomp::Listener::new).and_then(|mut l| l.check()) {
+            Ok(()) => 0,
             Err(e) => e.raw_os_error().unwrap_or(libc::EIO),
         }
     })?;

@@ -19,6 +19,9 @@ use crate::sys::seccomp::Listener;
 /// Timer slack, in nanoseconds, of a task whose credentials are the first. 50,000 is what a process has.
 const FIRST_SLACK: u64 = 50_000;
 
+/// Different credentials in one step: more than there are tasks.
+const CREDENTIALS_LIMIT: usize = 1 << 16;
+
 /// The supervisor's records of one step, and the descriptor on which its tasks ask.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -145,6 +148,9 @@ impl Recorder {
     /// Gives a task other credentials.
     pub(super) fn set_credentials(&mut self, tid: u32, new: Credentials) -> io::Result<()> {
         let next = self.credentials.len();
+        if next == CREDENTIALS_LIMIT && !self.numbers.contains_key(&new) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
         let number = *self.numbers.entry(new.clone()).or_insert(next);
         if number == next {
             self.credentials.push(new);

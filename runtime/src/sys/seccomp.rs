@@ -161,6 +161,18 @@ impl Listener {
         if done >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Whether answers can carry a descriptor (Linux 5.14), found out by giving one to nobody.
+    ///
+    /// # Errors
+    /// `EINVAL` where they cannot.
+    pub fn check(&mut self) -> io::Result<()> {
+        let fd = self.fd.try_clone()?;
+        match self.answer_with(u64::MAX, fd.as_fd(), true) {
+            Err(e) if e.raw_os_error() != Some(libc::ENOENT) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     fn send(&mut self, id: u64, value: i64, error: i32, flags: u32) -> io::Result<()> {
         self.buffer[..self.sizes.1.div_ceil(8)].fill(0);
         // SAFETY: the buffer is large enough for a seccomp_notif_resp, aligned for it, and any bits make

@@ -117,7 +117,7 @@ fn ids_are_kept_apart_by_the_kernels_rules(world: &World) {
             $| = 1; call("setfsuid", 9); call("setfsuid", -1); open my $f, ">", "/tmp/fs"; print +(stat $f)[4], "\n"; call("setfsuid", 0);
             call("setgroups", 2, pack("LL", 9, 4)); call("getgroups", 1, pack("L", 0)); call("getgroups", 0, 0);
             call("getgroups", 2, 1); call("setuid", -1); call("prctl", 29, 12345);
-            if (my $child = fork) {{ waitpid $child, 0; ids() }} else {{ call("setuid", 3); ids(); exit }}'"#
+            if (my $child = fork) {{ waitpid $child, 0; ids() }} else {{ call("setuid", 3); call("prctl", 29, 12345); ids(); exit }}'"#
     );
     root.run(&script).says(&[
         "setresuid: 0",
@@ -140,6 +140,7 @@ fn ids_are_kept_apart_by_the_kernels_rules(world: &World) {
         "setuid: 22",
         "prctl: 0",
         "setuid: 0",
+        "prctl: 0",
         "3 3",
         "0 0",
     ]);

@@ -10,7 +10,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 const MAKE: &str = "cd /tmp; for n in a b c d e f g h i; do echo $n > $n; done; mkdir dir; touch dir/in; ln -s x l; ln -s x m; ln -s x n
-    ln e other; chown -Rh 5:6 /tmp/*";
+    ln e other; touch s; ln s t; chown -Rh 5:6 /tmp/*";
 
 const PATHS: &[&str] = &[
     "/tmp/a",
@@ -27,6 +27,7 @@ const PATHS: &[&str] = &[
     "/tmp/l",
     "/tmp/m",
     "/tmp/n",
+    "/tmp/s",
 ];
 
 fn records_survive_what_copies_up(world: &World) {
@@ -36,10 +37,10 @@ fn records_survive_what_copies_up(world: &World) {
     root.freeze();
     let ran = root.run(
         "cd /tmp; echo more >> a; chmod 600 b; mv c C; ln d D; touch -d @5 f; chgrp 7 g; chown 8 e; touch dir/new; chmod 700 dir
-         mv l L; ln m M; chown -h 9 n; truncate -s 0 h; sed -i s/i/j/ i
-         for f in a b C d D f dir dir/in L m M h; do stat -c %u:%g $f; done | uniq -c; stat -c '%n %u:%g' g e n i other",
+         mv l L; ln m M; chown -h 9 n; mv s S; truncate -s 0 h; sed -i s/i/j/ i
+         for f in a b C d D f dir dir/in L m M h; do stat -c %u:%g $f; done | uniq -c; stat -c '%n %u:%g' g e n i other S t",
     );
-    ran.says(&["     12 5:6", "g 5:7", "e 8:6", "n 9:6", "i 5:6", "other 5:6"]);
+    ran.says(&["     12 5:6", "g 5:7", "e 8:6", "n 9:6", "i 5:6", "other 5:6", "S 5:6", "t 5:6"]);
     for path in ["a", "b", "C", "d", "D", "f", "dir", "dir/in", "L", "m", "M", "h"] {
         root.owned(&ran, &format!("/tmp/{path}"), (5, 6));
     }
