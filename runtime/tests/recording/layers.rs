@@ -72,7 +72,7 @@ fn both_numbers_of_what_is_copied_up_are_on_record(world: &World) {
     root.remember(&ran, &[PATHS, &more[..]].concat());
     root.freeze();
     let mut ran = root.run(
-        "cd /tmp; echo more >> a; echo more >> other; chmod 600 b q; mv c C; ln d D; touch -d @5 f; chgrp 7 g; truncate -s 0 h; exec 3<>i
+        "cd /tmp; echo more >> a; echo more >> other; chmod 600 b q; mv c C; ln d D; touch -d @5 f; chgrp 7 g; truncate -s 0 h; perl -e 'open my $f, q(+<), q(i)'
          mv l L; touch -hd @5 m; chown -h 9 n; perl -e 'open my $f, q(<), q(j); chmod 0600, $f; utime 1, 1, q(k)'; chown 5:6 o
          perl -e 'syscall($^O && qx(uname -m) =~ /x86_64/ ? 188 : 5, my $p = q(p), my $n = q(user.x), my $v = q(y), 1, 0)'",
     );
