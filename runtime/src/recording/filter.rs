@@ -149,7 +149,7 @@ fn everything(known: bool) -> Vec<Rule> {
     #[cfg(target_arch = "x86_64")]
     rules.push((libc::SYS_open, creates(1)));
     rules.extend(names());
-    let mut always = vec![
+    let always = [
         // The flags lie in memory, where a filter cannot look.
         libc::SYS_openat2,
         libc::SYS_mkdirat,
@@ -194,16 +194,18 @@ fn everything(known: bool) -> Vec<Rule> {
         SYS_GETXATTRAT,
         SYS_REMOVEXATTRAT,
     ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let with_paths = [];
     #[cfg(target_arch = "x86_64")]
-    always.extend([
+    let with_paths = [
         libc::SYS_creat,
         libc::SYS_mkdir,
         libc::SYS_mknod,
         libc::SYS_symlink,
         libc::SYS_chown,
         libc::SYS_lchown,
-    ]);
-    rules.extend(always.into_iter().map(|number| (number, When::Always)));
+    ];
+    rules.extend(always.into_iter().chain(with_paths).map(|number| (number, When::Always)));
     let keep = (0, libc::PR_SET_KEEPCAPS as u32);
     let slack = libc::PR_SET_TIMERSLACK as u32;
     let peer = [(1, libc::SOL_SOCKET as u32), (2, libc::SO_PEERCRED as u32)];

@@ -80,6 +80,7 @@ impl Stat {
         self.kind == FileKind::CharDevice && self.rdev == (0, 0)
     }
 
+    #[allow(clippy::useless_conversion, reason = "the number of names is 32 bits wide on aarch64")]
     fn from_rustix(s: &rustix::fs::Stat) -> Stat {
         let kind = kind_of(FileType::from_raw_mode(s.st_mode));
         Stat {
@@ -92,7 +93,7 @@ impl Stat {
             ctime: Time { sec: s.st_ctime, nsec: s.st_ctime_nsec as u32 },
             dev: s.st_dev,
             ino: s.st_ino,
-            nlink: s.st_nlink,
+            nlink: u64::from(s.st_nlink),
             rdev: (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)),
         }
     }
