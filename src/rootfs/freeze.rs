@@ -42,7 +42,7 @@ pub fn freeze(
     elect_link_targets(&mut entries);
     records.retain(|path, record| {
         // What is not on record belongs to root where owners cannot be made, else to whom it belongs.
-        if single && record.owner == Some((0, 0)) {
+        if record.owner == Some((0, 0)) {
             record.owner = None;
         }
         let entry = entries.binary_search_by(|e| e.path.cmp(path));
@@ -147,6 +147,13 @@ impl Freezer<'_> {
             && is_copy_of_lower(dir, name, stat.kind, found)?
         {
             self.records.insert(path.clone(), record.clone());
+        }
+        // Files on record belong to root; one that does not was given away since, by the kernel.
+        if !self.single
+            && (stat.uid, stat.gid) != (0, 0)
+            && let Some(record) = self.records.get_mut(&path)
+        {
+            record.owner = None;
         }
         let (mut entry, stat) = self.entry(dir, name, &stat, path)?;
         let before = match &found {

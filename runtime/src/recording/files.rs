@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, Gid, Uid};
 
 use super::credentials::{CAP_CHOWN, Credentials};
 use super::notify::{Answer, Answered, Recorder, done};
+use super::Scope;
 use super::table::{inode, links};
 use super::target::{Target, stat_handle};
 use crate::record::{Attributes, Node};
@@ -112,22 +113,32 @@ impl Recorder {
 
     fn chown_handle(&mut self, t: &Target, handle: &OwnedFd, ids: (u32, u32)) -> Answered {
         let before = stat_handle(handle)?;
+        if let Scope::Beyond { uids, gids } = self.scope
+            && (ids.0 == KEEP || ids.0 < uids)
+            && (ids.1 == KEEP || ids.1 < gids)
+            && self.table.get(inode(&before), links(&before)).is_none_or(|r| r.owner.is_none())
+        {
+            return Ok(Answer::Pass);
+        }
         let old = self.table.owner(&before);
         if !may_chown(&self.credentials_of(t.tid)?, old, ids) {
             return Ok(Answer::Error(libc::EPERM));
         }
         self.check(t)?;
-        // A real one, to the only owner that there is: it copies the file up, dates it, and takes from a
-        // program what must not survive a change of owner.
-        let real = |id: u32| if id == KEEP { None } else { Some(0) };
-        let (user, group) = (real(ids.0).map(Uid::from_raw), real(ids.1).map(Gid::from_raw));
+        let or = |id: u32, old: u32| if id == KEEP { old } else { id };
+        let new = (or(ids.0, old.0), or(ids.1, old.1));
+        // A real one, to root where the map does not have the ids: it copies the file up, dates it, and takes
+        // from a program what must not survive a change of owner.
+        let (uid, gid) = match self.scope {
+            Scope::Beyond { uids, gids } if new.0 < uids && new.1 < gids => new,
+            _ => (0, 0),
+        };
+        let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         if let Err(e) = rustix::fs::chownat(handle, c"", user, group, AtFlags::EMPTY_PATH) {
             return Ok(Answer::Error(e.raw_os_error()));
         }
         let after = stat_handle(handle)?;
         self.table.copied_up((inode(&before), links(&before)), (inode(&after), links(&after)));
-        let or = |id: u32, old: u32| if id == KEEP { old } else { id };
-        let new = (or(ids.0, old.0), or(ids.1, old.1));
         self.record_owner(&after, new);
         self.copied(handle)?;
         Ok(Answer::Value(0))
@@ -135,8 +146,13 @@ impl Recorder {
 
     /// Writes down whose a file is, and keeps what else is on record about it.
     fn record_owner(&mut self, stat: &KernelStat, owner: (u32, u32)) {
-        let mut record = self.table.get(inode(stat), links(stat)).cloned().unwrap_or_default();
-        record.owner = recorded(owner);
+        let known = self.table.get(inode(stat), links(stat)).cloned();
+        if known.is_none() && owner == (0, 0) {
+            return;
+        }
+        // That it is root's now has to be said of a file that was somebody else's in a layer below.
+        let mut record = known.unwrap_or_default();
+        record.owner = Some(owner);
         self.table.put(inode(stat), links(stat), record);
     }
 

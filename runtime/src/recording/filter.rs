@@ -111,6 +111,11 @@ fn beyond(uids: u32, gids: u32, known: bool) -> Vec<Rule> {
         rules.extend(stat_family());
         rules.extend(names());
         rules.extend(changes());
+        // One rule for a call: the first would hide these.
+        rules.retain(|(_, when)| !matches!(when, When::Beyond { .. }));
+        rules.extend([(libc::SYS_fchownat, When::Always), (libc::SYS_fchown, When::Always)]);
+        #[cfg(target_arch = "x86_64")]
+        rules.extend([(libc::SYS_chown, When::Always), (libc::SYS_lchown, When::Always)]);
         rules.push((libc::SYS_openat, When::AnyBit { argument: 2, bits: WRITES }));
         #[cfg(target_arch = "x86_64")]
         rules.push((libc::SYS_open, When::AnyBit { argument: 1, bits: WRITES }));
