@@ -143,11 +143,28 @@ fn a_killed_build_leaves_no_server_and_no_mount() {
 fn a_build_that_ends_leaves_nothing_either() {
     let lab = Lab::with_busybox();
     lab.containerfile("FROM busybox AS a\nRUN echo 1 > /a\nFROM busybox\nCOPY --from=a /a /\nRUN false\n");
-    lab.build(&["--storage=fuse"]).fails(1);
-    assert_eq!(servers(&lab), 0);
-    assert!(!mounted(&lab));
-    let left: Vec<_> = std::fs::read_dir(lab.dir.join("store/work")).unwrap().flatten().collect();
-    assert!(left.iter().all(|e| e.file_name() == ".lock"), "{left:?}");
+    for storage in ["--storage=fuse", "--storage=copy"] {
+        lab.build(&[storage]).fails(1);
+        assert_eq!(servers(&lab), 0);
+        assert!(!mounted(&lab));
+        let left: Vec<_> = std::fs::read_dir(lab.dir.join("store/work")).unwrap().flatten().collect();
+        assert!(left.iter().all(|e| e.file_name() == ".lock"), "{left:?}");
+    }
+}
+
+#[test]
+fn what_is_mounted_from_a_stage_of_plain_directories_cannot_be_changed() {
+    let lab = Lab::with_busybox();
+    lab.containerfile(
+        "FROM busybox AS a\nRUN echo original > /f\nFROM busybox\n\
+         RUN --mount=from=a,target=/m ! echo changed > /m/f && ! ln /m/f /m/g && ! chmod 600 /m/f\n\
+         RUN --mount=from=a,target=/m,rw echo changed > /m/f && cat /m/f\n\
+         COPY --from=a /f /f\nRUN echo more >> /f; cat /f\n\
+         FROM a\nRUN echo it is $(cat /f)\n",
+    );
+    let said = lab.build(&["--storage=copy", "--target=1"]);
+    said.succeeds().prints("changed").prints("original").prints("more");
+    lab.build(&["--storage=copy"]).succeeds().prints("it is original");
 }
 
 /// What a layer can say, and what copying up does to it. Each line is a step.
@@ -211,15 +228,15 @@ fn layers_are_the_same_as_the_overlays() {
             let arguments = [&option, "--no-cache", "--source-date-epoch=1600000000", &target, "-o", &out];
             lab.build(&arguments).succeeds();
         };
-        for target in ["0", "1"] {
+        for (target, backend) in [("0", "fuse"), ("0", "copy"), ("1", "fuse"), ("1", "copy")] {
             built("overlay", target);
-            built("fuse", target);
-            let [overlay, fuse] = ["overlay", "fuse"].map(|storage| format!("{storage}{target}"));
-            let layers = [lab.layers(&overlay), lab.layers(&fuse)];
+            built(backend, target);
+            let [overlay, with] = ["overlay", backend].map(|storage| format!("{storage}{target}"));
+            let layers = [lab.layers(&overlay), lab.layers(&with)];
             assert_eq!(layers[0].len(), layers[1].len());
             for (at, (one, other)) in layers[0].iter().zip(&layers[1]).enumerate() {
                 if one != other {
-                    let [one, other] = [listed(&lab, &overlay, one), listed(&lab, &fuse, other)];
+                    let [one, other] = [listed(&lab, &overlay, one), listed(&lab, &with, other)];
                     let only = |a: &[String], b: &[String]| -> Vec<String> {
                         a.iter().filter(|line| !b.contains(line)).cloned().collect()
                     };
