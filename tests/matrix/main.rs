@@ -26,7 +26,7 @@ const USERS: &[&str] = &["COOPER_TEST_USER", "COOPER_TEST_USER2"];
 const AT_ONCE: usize = 2;
 
 /// The files of scenarios.
-const THEMES: &[&str] = &["content", "kinds", "directories", "links", "metadata", "names", "tools"];
+const THEMES: &[&str] = &["content", "kinds", "directories", "links", "metadata", "names", "owners", "tools"];
 
 /// One way to build.
 #[derive(Debug, Clone, Copy)]
