@@ -150,7 +150,7 @@ impl Workshop {
         let scope = if self.single_id() { Scope::Everything } else { Scope::Beyond { uids, gids } };
         let mut known = rootfs.known()?;
         known.extend_from_slice(also);
-        Ok(Some(Recording { scope, known, upper: rootfs.renumbering() }))
+        Ok(Some(Recording { scope, known, upper: rootfs.renumbering(), settled: rootfs.settled() }))
     }
 
     /// The workshop as unpacking wants it.

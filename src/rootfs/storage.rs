@@ -117,6 +117,12 @@ pub(super) trait Workspace: Mounted {
     fn renumbering(&self) -> Option<PathBuf> {
         None
     }
+
+    /// A time that all directories of the layers are older than, and none that is made from now on: seconds
+    /// and nanoseconds since 1970. `None` where nothing has to keep a step from renaming the former.
+    fn settled(&self) -> Option<(i64, u32)> {
+        None
+    }
 }
 
 /// What may have changed.
@@ -313,6 +319,11 @@ impl RootFs {
     /// For [`Recording::upper`](cooper_runtime::recording::Recording::upper).
     pub fn renumbering(&self) -> Option<PathBuf> {
         self.workspace.renumbering()
+    }
+
+    /// For [`Recording::settled`](cooper_runtime::recording::Recording::settled).
+    pub fn settled(&self) -> Option<(i64, u32)> {
+        self.workspace.settled()
     }
 
     /// Takes what is on record after a step that ran in it.

@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, Gid, Uid};
 
+use super::Scope;
 use super::credentials::{CAP_CHOWN, Credentials};
 use super::notify::{Answer, Answered, Recorder, done};
-use super::Scope;
 use super::table::{inode, links};
 use super::target::{Target, stat_handle};
 use crate::record::{Attributes, Node};

@@ -74,12 +74,16 @@ pub(super) const SYS_SETXATTRAT: i64 = 463;
 pub(super) const SYS_GETXATTRAT: i64 = 464;
 pub(super) const SYS_REMOVEXATTRAT: i64 = 466;
 
-/// The program for a scope. `known` says whether something is on record from earlier steps.
-pub(super) fn program(scope: Scope, known: bool) -> Vec<Instruction> {
-    let rules = match scope {
+/// The program for a scope. `known` says whether something is on record from earlier steps, `settled` whether
+/// directories from before the step are to stay where they are.
+pub(super) fn program(scope: Scope, known: bool, settled: bool) -> Vec<Instruction> {
+    let mut rules = match scope {
         Scope::Everything => everything(known),
         Scope::Beyond { uids, gids } => beyond(uids, gids, known),
     };
+    if settled && !rules.iter().any(|(number, _)| *number == libc::SYS_renameat2) {
+        rules.extend(renames());
+    }
     assemble(&rules)
 }
 
@@ -125,10 +129,16 @@ fn beyond(uids: u32, gids: u32, known: bool) -> Vec<Rule> {
 
 /// Calls by which a name comes to stand for another file, or a file loses one.
 fn names() -> Vec<Rule> {
-    let mut calls = vec![libc::SYS_unlinkat, libc::SYS_renameat2, libc::SYS_linkat];
-    calls.push(libc::SYS_renameat);
+    let mut calls = vec![libc::SYS_unlinkat, libc::SYS_linkat];
     #[cfg(target_arch = "x86_64")]
-    calls.extend([libc::SYS_unlink, libc::SYS_rmdir, libc::SYS_rename, libc::SYS_link]);
+    calls.extend([libc::SYS_unlink, libc::SYS_rmdir, libc::SYS_link]);
+    calls.into_iter().map(|n| (n, When::Always)).chain(renames()).collect()
+}
+
+fn renames() -> Vec<Rule> {
+    let mut calls = vec![libc::SYS_renameat2, libc::SYS_renameat];
+    #[cfg(target_arch = "x86_64")]
+    calls.push(libc::SYS_rename);
     calls.into_iter().map(|n| (n, When::Always)).collect()
 }
 
@@ -326,7 +336,7 @@ mod tests {
 
     #[test]
     fn only_opens_that_may_create_are_asked_about() {
-        let p = program(Scope::Everything, false);
+        let p = program(Scope::Everything, false, false);
         let open = |flags: i32| run(&p, NATIVE, libc::SYS_openat, args(2, flags as u64));
         assert_eq!(open(libc::O_RDWR | libc::O_CLOEXEC | libc::O_TRUNC), LET);
         assert_eq!(open(libc::O_DIRECTORY), LET);
@@ -334,14 +344,14 @@ mod tests {
         assert_eq!(open(libc::O_TMPFILE | libc::O_RDWR), ASK);
         assert_eq!(run(&p, NATIVE, libc::SYS_openat2, [0; 6]), ASK);
         // Where something is on record already, it may be about to be copied up.
-        let p = program(Scope::Everything, true);
+        let p = program(Scope::Everything, true, false);
         let open = |flags: i32| run(&p, NATIVE, libc::SYS_openat, args(2, flags as u64));
         assert_eq!([open(libc::O_RDWR), open(libc::O_TRUNC), open(libc::O_DIRECTORY)], [ASK, ASK, LET]);
     }
 
     #[test]
     fn several_rules_for_one_number_are_all_tried() {
-        let p = program(Scope::Everything, false);
+        let p = program(Scope::Everything, false, false);
         let prctl = |option: i32| run(&p, NATIVE, libc::SYS_prctl, args(0, option as u64));
         assert_eq!(prctl(libc::PR_SET_TIMERSLACK), libc::SECCOMP_RET_ERRNO);
         assert_eq!(prctl(libc::PR_SET_KEEPCAPS), ASK);
@@ -359,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_full_range_is_asked_about_only_outside_of_it() {
-        let p = program(Scope::Beyond { uids: 65_537, gids: 1001 }, false);
+        let p = program(Scope::Beyond { uids: 65_537, gids: 1001 }, false, false);
         let chown = |uid: u32, gid: u32| {
             // The upper half of a register may hold anything.
             let high = 0xdead_beef_0000_0000;
@@ -385,13 +395,13 @@ mod tests {
         assert_eq!(mknod(libc::S_IFREG), LET);
         assert_eq!(run(&p, NATIVE, libc::SYS_setuid, args(0, 1)), LET);
         assert_eq!(run(&p, NATIVE, libc::SYS_newfstatat, [0; 6]), LET);
-        let p = program(Scope::Beyond { uids: 65_537, gids: 1001 }, true);
+        let p = program(Scope::Beyond { uids: 65_537, gids: 1001 }, true, false);
         assert_eq!(run(&p, NATIVE, libc::SYS_newfstatat, [0; 6]), ASK);
     }
 
     #[test]
     fn other_architectures_are_left_alone() {
-        let p = program(Scope::Everything, true);
+        let p = program(Scope::Everything, true, false);
         assert_eq!(run(&p, NATIVE, libc::SYS_setuid, [0; 6]), ASK);
         assert_eq!(run(&p, 0x4000_0003, libc::SYS_setuid, [0; 6]), LET);
         assert_eq!(run(&p, NATIVE, libc::SYS_setuid | 0x4000_0000, [0; 6]), LET, "x32");

@@ -52,6 +52,9 @@ pub struct Recording {
     /// Where the root is a kernel overlay, the directory that it writes to, by a path in the builder's mount
     /// namespace: files that are copied up have a second number there.
     pub upper: Option<PathBuf>,
+    /// Directories that were made before this time, in seconds and nanoseconds since 1970, cannot be renamed
+    /// (`EXDEV`): what a kernel overlay does with those of lower layers, where the root is something else.
+    pub settled: Option<(i64, u32)>,
 }
 
 /// Which calls are recorded instead of made.
@@ -78,7 +81,7 @@ pub enum Scope {
 /// a listener is in force.
 pub fn available() -> io::Result<()> {
     let (_, child) = process::fork(|| {
-        let allow = filter::program(Scope::Beyond { uids: 0, gids: 0 }, false);
+        let allow = filter::program(Scope::Beyond { uids: 0, gids: 0 }, false, false);
         let listener = seccomp::no_new_privs().and_then(|()| seccomp::listen(&allow));
         match listener.and_then(seccomp::Listener::new).and_then(|mut l| l.check()) {
             Ok(()) => 0,
@@ -94,5 +97,6 @@ pub fn available() -> io::Result<()> {
 
 /// Puts the calling process under the filter, for the supervisor to serve.
 pub(crate) fn submit(recording: &Recording) -> io::Result<OwnedFd> {
-    seccomp::listen(&filter::program(recording.scope, !recording.known.is_empty()))
+    let (known, settled) = (!recording.known.is_empty(), recording.settled.is_some());
+    seccomp::listen(&filter::program(recording.scope, known, settled))
 }

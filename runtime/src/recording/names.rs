@@ -4,7 +4,9 @@
 //! Nothing is done here for files without a record. Else the supervisor does what was asked, and so knows
 //! whether it happened. Linking and renaming also copy a file of a lower layer up, which may change its number.
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use std::io;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, StatxFlags};
 
 use super::notify::{Answer, Answered, Recorder, done};
 use super::table::{inode, links};
@@ -48,10 +50,17 @@ impl Recorder {
     }
 
     pub(super) fn rename(&mut self, t: &Target, from: Name, to: Name, flags: u32) -> Answered {
-        if self.table.is_empty() {
+        if self.table.is_empty() && self.settled.is_none() {
             return Ok(Answer::Pass);
         }
         let (from_path, to_path) = (t.text(t.args[from.1])?, t.text(t.args[to.1])?);
+        let exchanges = RenameFlags::from_bits_retain(flags).contains(RenameFlags::EXCHANGE);
+        if self.is_settled(t, from, &from_path)? || (exchanges && self.is_settled(t, to, &to_path)?) {
+            return Ok(Answer::Error(libc::EXDEV));
+        }
+        if self.table.is_empty() {
+            return Ok(Answer::Pass);
+        }
         let old = self.view.place(t, from.0, &from_path)?.stat(NO_FOLLOW)?;
         let replaced = self.view.place(t, to.0, &to_path)?.stat(NO_FOLLOW).ok();
         let known = |s: &KernelStat| self.table.get(inode(s), links(s)).is_some();
@@ -89,6 +98,23 @@ impl Recorder {
             }
         }
         Ok(done(renamed.map_err(Into::into)))
+    }
+
+    /// Whether a name is a directory from before the step that is to stay where it is. One whose file system
+    /// does not say when it was made may go.
+    fn is_settled(&mut self, t: &Target, (fd, _): Name, path: &[u8]) -> io::Result<bool> {
+        let Some(settled) = self.settled else { return Ok(false) };
+        let place = self.view.place(t, fd, path)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat =
+            match rustix::fs::statx(place.dir, &place.path, flags, StatxFlags::BTIME | StatxFlags::TYPE) {
+                Err(rustix::io::Errno::NOENT) => return Ok(false),
+                other => other?,
+            };
+        let known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+        let made = (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+        let directory = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+        Ok(directory && known && made < settled)
     }
 
     pub(super) fn link(&mut self, t: &Target, from: Name, to: Name, flags: i32) -> Answered {

@@ -30,6 +30,7 @@ pub(crate) struct Recorder {
     pub(super) table: Table,
     pub(super) scope: Scope,
     pub(super) upper: Option<Upper>,
+    pub(super) settled: Option<(i64, u32)>,
     /// Capabilities of root in the step.
     pub(super) bounding: u64,
     /// All credentials that a task has had, and where each is. Their place in it is their number.
@@ -81,6 +82,7 @@ impl Recorder {
             table: Table::new(recording.known),
             scope: recording.scope,
             upper,
+            settled: recording.settled,
             bounding,
             numbers: HashMap::from([(start.clone(), 0)]),
             credentials: vec![start],

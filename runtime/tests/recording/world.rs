@@ -176,7 +176,12 @@ impl Root<'_> {
     pub(crate) fn run_as(&mut self, who: (u32, u32, &[u32]), script: &str) -> Ran {
         let known = self.known.iter().map(|(path, record)| (self.inode(path), record.clone())).collect();
         self.step(
-            Some(Recording { scope: Scope::Everything, known, upper: self.layers.last().cloned() }),
+            Some(Recording {
+                scope: Scope::Everything,
+                known,
+                upper: self.layers.last().cloned(),
+                settled: None,
+            }),
             who,
             script,
         )

@@ -298,6 +298,12 @@ impl Workspace for WorkingTree {
             }
         }
     }
+
+    fn settled(&self) -> Option<(i64, u32)> {
+        let after = self.tree.as_ref()?.snapshot.newest()? + 1;
+        let second = 1_000_000_000;
+        Some((after.div_euclid(second), u32::try_from(after.rem_euclid(second)).ok()?))
+    }
 }
 
 impl Drop for WorkingTree {

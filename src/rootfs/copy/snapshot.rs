@@ -205,6 +205,12 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Everything in here was made up to this time, and what is made once it has settled comes after it:
+    /// nanoseconds since 1970. `None` where the clock does not say.
+    pub(super) fn newest(&self) -> Option<i64> {
+        self.uncertain_from.is_none().then_some(self.newest)
+    }
+
     #[cfg(test)]
     pub(super) fn pretend_newest(&mut self, newest: i64) {
         self.newest = newest;
