@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use scenario::Scenario;
 use support::{Lab, given, is_root, run};
 
-const BACKENDS: &[&str] = &["overlay", "copy"];
+const BACKENDS: &[&str] = &["overlay", "fuse", "copy"];
 const IDENTITIES: &[&str] = &["range", "single"];
 const USERS: &[&str] = &["COOPER_TEST_USER", "COOPER_TEST_USER2"];
 
