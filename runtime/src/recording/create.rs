@@ -44,8 +44,9 @@ impl Recorder {
                 self.change(t, fd, t.args[path], if flags & libc::O_NOFOLLOW == 0 { 0 } else { NO_FOLLOW });
         }
         let creates = flags as u32 & CREATES != 0 && flags & libc::O_PATH == 0;
-        // A restricted way of looking up is not followed here: the kernel opens, and root owns.
-        if !creates || resolve != 0 {
+        // A restricted way of looking up is not followed here: the kernel opens, and root owns. With a range of
+        // ids whoever makes a file owns it.
+        if !creates || resolve != 0 || self.scope != Scope::Everything {
             return Ok(Answer::Pass);
         }
         let close = flags & libc::O_CLOEXEC != 0;
