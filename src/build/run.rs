@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use cooper_runtime::mountpoint::MountPoints;
 use cooper_runtime::record::ByInode;
-use cooper_runtime::step::{Outcome, Part, SetupFailure, Step};
+use cooper_runtime::step::{Mount, MountSource, Outcome, Part, SetupFailure, Step};
 
 use super::images::FoundImage;
 use super::run_mounts::Prepared;
@@ -147,6 +147,7 @@ pub(super) fn run(
     if !has_name(&env, "HOME=") {
         env.push(format!("HOME={}", who.home));
     }
+    let reads_back = makes_records(&step.argv, &mounts.mounts, workshop.map.counts());
     let spec = Step {
         root: rootfs.path().to_owned(),
         argv: step.argv.clone(),
@@ -160,7 +161,7 @@ pub(super) fn run(
         resolv_conf: workshop.resolv_conf.clone(),
         mounts: mounts.mounts.clone(),
         recording: workshop
-            .recording(rootfs, &mounts.known)
+            .recording(rootfs, &mounts.known, reads_back)
             .map_err(io_error("cannot read what is on record"))?,
     };
     let mut points =
@@ -177,6 +178,21 @@ pub(super) fn run(
         Outcome::Signaled(signal) => Err(RunError::Signal { signal, tail }),
         Outcome::NotStarted(failure) => Err(not_started(failure, &spec, &step.platform)),
     }
+}
+
+/// Whether a command says that it will make what only a record can hold. With a range of ids that is rare,
+/// and reading it back within the step makes all looking at files slow; so it is done for those that do.
+/// `map` is how many user and group ids there are.
+fn makes_records(argv: &[String], mounts: &[Mount], map: (u32, u32)) -> bool {
+    let scripts = mounts.iter().filter_map(|m| match &m.source {
+        MountSource::File { content, .. } => Some(String::from_utf8_lossy(content)),
+        _ => None,
+    });
+    argv.iter().map(|text| text.as_str().into()).chain(scripts).any(|text| {
+        let beyond = |digits: &str| digits.parse::<u32>().is_ok_and(|id| id >= map.0.min(map.1));
+        ["mknod", "setfacl", "posix_acl"].iter().any(|word| text.contains(word))
+            || text.split(|c: char| !c.is_ascii_digit()).any(beyond)
+    })
 }
 
 /// Starts the step and passes its output on until it has ended.
@@ -272,4 +288,24 @@ mod libc_errno {
     pub(super) const ENOENT: i32 = nix::errno::Errno::ENOENT as i32;
     pub(super) const ENOEXEC: i32 = nix::errno::Errno::ENOEXEC as i32;
     pub(super) const EACCES: i32 = nix::errno::Errno::EACCES as i32;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_says_tells_whether_records_are_read_back() {
+        let says = |text: &str| makes_records(&["sh".to_owned(), text.to_owned()], &[], (65_537, 65_537));
+        for text in ["mknod /n c 1 3", "chown 65537 f", "chown x:3000000 f", "setfacl -m u:1:r f"] {
+            assert!(says(text), "{text}");
+        }
+        for text in ["make all", "chown 65536:1000 f", "echo 99999999999"] {
+            assert!(!says(text), "{text}");
+        }
+        let (content, mode, uid, gid) = (b"mknod n p".to_vec(), 0o755, 0, 0);
+        let source = MountSource::File { content, mode, uid, gid };
+        let script = Mount { target: "/s".to_owned(), source, read_only: true };
+        assert!(makes_records(&[], &[script], (1, 1)));
+    }
 }

@@ -138,11 +138,17 @@ impl Workshop {
         self.setgroups || (self.single_id() && self.recording)
     }
 
-    /// What is recorded of a step in a root file system. `also` is on record of other files that it sees.
+    /// What is recorded of a step in a root file system. `also` is on record of other files that it sees;
+    /// `watch` says whether it is likely to make something that has to be recorded.
     ///
     /// # Errors
     /// When the records cannot be read.
-    pub fn recording(&self, rootfs: &RootFs, also: &[(Inode, Attributes)]) -> io::Result<Option<Recording>> {
+    pub fn recording(
+        &self,
+        rootfs: &RootFs,
+        also: &[(Inode, Attributes)],
+        watch: bool,
+    ) -> io::Result<Option<Recording>> {
         if !self.recording {
             return Ok(None);
         }
@@ -150,7 +156,8 @@ impl Workshop {
         let scope = if self.single_id() { Scope::Everything } else { Scope::Beyond { uids, gids } };
         let mut known = rootfs.known()?;
         known.extend_from_slice(also);
-        Ok(Some(Recording { scope, known, upper: rootfs.renumbering(), settled: rootfs.settled() }))
+        let (upper, settled) = (rootfs.renumbering(), rootfs.settled());
+        Ok(Some(Recording { scope, known, watch, upper, settled }))
     }
 
     /// The workshop as unpacking wants it.

@@ -74,7 +74,7 @@ pub(super) const SYS_SETXATTRAT: i64 = 463;
 pub(super) const SYS_GETXATTRAT: i64 = 464;
 pub(super) const SYS_REMOVEXATTRAT: i64 = 466;
 
-/// The program for a scope. `known` says whether something is on record from earlier steps, `settled` whether
+/// The program for a scope. `known` says whether something is on record, or soon will be, `settled` whether
 /// directories from before the step are to stay where they are.
 pub(super) fn program(scope: Scope, known: bool, settled: bool) -> Vec<Instruction> {
     let mut rules = match scope {
@@ -111,12 +111,13 @@ fn beyond(uids: u32, gids: u32, known: bool) -> Vec<Rule> {
         (libc::SYS_lchown, ids(1)),
         (libc::SYS_mknod, When::Device { mode: 1 }),
     ]);
+    rules.extend(set_xattrs());
     if known {
+        rules.extend(other_xattrs());
         rules.extend(stat_family());
         rules.extend(names());
         rules.extend(changes());
-        // One rule for a call: the first would hide these.
-        rules.retain(|(_, when)| !matches!(when, When::Beyond { .. }));
+        // Back to an id that the map has, too.
         rules.extend([(libc::SYS_fchownat, When::Always), (libc::SYS_fchown, When::Always)]);
         #[cfg(target_arch = "x86_64")]
         rules.extend([(libc::SYS_chown, When::Always), (libc::SYS_lchown, When::Always)]);
@@ -125,6 +126,26 @@ fn beyond(uids: u32, gids: u32, known: bool) -> Vec<Rule> {
         rules.push((libc::SYS_open, When::AnyBit { argument: 1, bits: WRITES }));
     }
     rules
+}
+
+/// Which attribute is meant lies in memory.
+fn set_xattrs() -> impl Iterator<Item = Rule> {
+    let calls = [libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SYS_SETXATTRAT];
+    calls.into_iter().map(|n| (n, When::Always))
+}
+
+fn other_xattrs() -> impl Iterator<Item = Rule> {
+    let calls = [
+        libc::SYS_getxattr,
+        libc::SYS_lgetxattr,
+        libc::SYS_fgetxattr,
+        SYS_GETXATTRAT,
+        libc::SYS_removexattr,
+        libc::SYS_lremovexattr,
+        libc::SYS_fremovexattr,
+        SYS_REMOVEXATTRAT,
+    ];
+    calls.into_iter().map(|n| (n, When::Always))
 }
 
 /// Calls by which a name comes to stand for another file, or a file loses one.
@@ -196,18 +217,6 @@ fn everything(known: bool) -> Vec<Rule> {
         libc::SYS_getgroups,
         libc::SYS_capset,
         libc::SYS_capget,
-        libc::SYS_setxattr,
-        libc::SYS_lsetxattr,
-        libc::SYS_fsetxattr,
-        libc::SYS_getxattr,
-        libc::SYS_lgetxattr,
-        libc::SYS_fgetxattr,
-        libc::SYS_removexattr,
-        libc::SYS_lremovexattr,
-        libc::SYS_fremovexattr,
-        SYS_SETXATTRAT,
-        SYS_GETXATTRAT,
-        SYS_REMOVEXATTRAT,
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let with_paths = [];
@@ -221,6 +230,7 @@ fn everything(known: bool) -> Vec<Rule> {
         libc::SYS_lchown,
     ];
     rules.extend(always.into_iter().chain(with_paths).map(|number| (number, When::Always)));
+    rules.extend(set_xattrs().chain(other_xattrs()));
     let keep = (0, libc::PR_SET_KEEPCAPS as u32);
     let slack = libc::PR_SET_TIMERSLACK as u32;
     let peer = [(1, libc::SOL_SOCKET as u32), (2, libc::SO_PEERCRED as u32)];

@@ -49,6 +49,9 @@ pub struct Recording {
     /// What is on record about the files that are there when the step starts.
     #[serde(with = "crate::record::entries")]
     pub known: Vec<(Inode, Attributes)>,
+    /// Whether what comes on record is read back within the step, though nothing is yet. With a single id it
+    /// always is.
+    pub watch: bool,
     /// Where the root is a kernel overlay, the directory that it writes to, by a path in the builder's mount
     /// namespace: files that are copied up have a second number there.
     pub upper: Option<PathBuf>,
@@ -63,7 +66,7 @@ pub enum Scope {
     /// All that set or show owners, ids and device nodes: for a map with a single id.
     Everything,
     /// What no user namespace can do: device nodes, and ids outside the map. With nothing known from earlier
-    /// steps, attributes are not read back within the step.
+    /// steps and without [`Recording::watch`], attributes are not read back within the step.
     Beyond {
         /// User ids from 0 on that the map has.
         uids: u32,
@@ -97,6 +100,6 @@ pub fn available() -> io::Result<()> {
 
 /// Puts the calling process under the filter, for the supervisor to serve.
 pub(crate) fn submit(recording: &Recording) -> io::Result<OwnedFd> {
-    let (known, settled) = (!recording.known.is_empty(), recording.settled.is_some());
+    let (known, settled) = (recording.watch || !recording.known.is_empty(), recording.settled.is_some());
     seccomp::listen(&filter::program(recording.scope, known, settled))
 }

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
 
+use super::Scope;
 use super::filter::{SYS_GETXATTRAT, SYS_REMOVEXATTRAT, SYS_SETXATTRAT};
 use super::notify::{Answer, Answered, Recorder, done};
 use super::table::{inode, links};
@@ -93,7 +94,7 @@ impl Recorder {
             (What::Set, recorded) => {
                 let mut value = vec![0; call.size];
                 t.read(call.value, &mut value)?;
-                let entries = parse(&value).filter(|e| is_valid(e) && names_ids(e));
+                let entries = parse(&value).filter(|e| is_valid(e) && names_ids(e, self.scope));
                 let flags = rustix::fs::XattrFlags::from_bits_retain(call.flags);
                 if recorded.is_some() && flags.contains(rustix::fs::XattrFlags::CREATE) {
                     return Ok(Answer::Error(libc::EEXIST));
@@ -208,9 +209,13 @@ fn is_valid(entries: &[Entry]) -> bool {
         && count(USER_OBJ) + count(GROUP_OBJ) + count(OTHER) + count(MASK) + named == entries.len()
 }
 
-/// Whether somebody other than root is named.
-fn names_ids(entries: &[Entry]) -> bool {
-    entries.iter().any(|e| matches!(e.tag, USER | GROUP) && e.id != 0)
+/// Whether somebody is named whom the kernel does not know: with one id, all but root.
+fn names_ids(entries: &[Entry], scope: Scope) -> bool {
+    let (uids, gids) = match scope {
+        Scope::Everything => (1, 1),
+        Scope::Beyond { uids, gids } => (uids, gids),
+    };
+    entries.iter().any(|e| (e.tag == USER && e.id >= uids) || (e.tag == GROUP && e.id >= gids))
 }
 
 /// The permission bits that a file has with a list: its group's are the mask's.
@@ -245,10 +250,10 @@ mod tests {
             (OTHER, 1, NONE),
         ]);
         let entries = parse(&value).unwrap();
-        assert!(is_valid(&entries) && names_ids(&entries));
+        assert!(is_valid(&entries) && names_ids(&entries, Scope::Everything));
         assert_eq!(mode_of(&entries), 0o761);
         let plain = parse(&list(&[(USER_OBJ, 6, NONE), (GROUP_OBJ, 4, NONE), (OTHER, 4, NONE)])).unwrap();
-        assert!(is_valid(&plain) && !names_ids(&plain));
+        assert!(is_valid(&plain) && !names_ids(&plain, Scope::Everything));
         assert_eq!(mode_of(&plain), 0o644);
     }
 

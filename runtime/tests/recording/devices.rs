@@ -41,7 +41,13 @@ fn device_nodes_are_kept(world: &World) {
 fn beyond_a_map_only_what_is_outside_is_recorded(world: &World) {
     let mut root = world.busybox();
     let recording = |known| {
-        Some(Recording { scope: Scope::Beyond { uids: 1, gids: 1 }, known, upper: None, settled: None })
+        Some(Recording {
+            scope: Scope::Beyond { uids: 1, gids: 1 },
+            known,
+            upper: None,
+            settled: None,
+            watch: false,
+        })
     };
     let root_user = (0, 0, &[][..]);
     let ran = root.step(

@@ -51,7 +51,7 @@ fn odd_files_and_arguments_stop_nobody(world: &World) {
 
 fn recorded() -> Option<cooper_runtime::recording::Recording> {
     use cooper_runtime::recording::{Recording, Scope};
-    Some(Recording { scope: Scope::Everything, known: Vec::new(), upper: None, settled: None })
+    Some(Recording { scope: Scope::Everything, known: Vec::new(), upper: None, settled: None, watch: false })
 }
 
 fn a_step_ends_as_ever(world: &World) {

@@ -181,6 +181,7 @@ impl Root<'_> {
                 known,
                 upper: self.layers.last().cloned(),
                 settled: None,
+                watch: false,
             }),
             who,
             script,
