@@ -174,18 +174,13 @@ impl View {
             libc::AT_FDCWD => format!("{tid}/cwd"),
             fd => format!("{tid}/fd/{fd}"),
         };
-        let own = [&b"/proc/self/"[..], b"/proc/thread-self/"].iter().find_map(|p| path.strip_prefix(*p));
-        let through = match (path, own) {
+        // Absolute links lead from the root, whatever a path begins with.
+        self.enter_root(tid)?;
+        let through = match (path, own_link(path)) {
             (b"", _) => base().into_bytes(),
             (_, Some(rest)) => [format!("{tid}/").as_bytes(), rest].concat(),
-            ([b'/', ..], None) => {
-                self.enter_root(tid)?;
-                return Ok(Place { dir: CWD, path: c_string(path.to_vec())? });
-            }
-            _ => {
-                self.enter_root(tid)?;
-                [base().as_bytes(), b"/", path].concat()
-            }
+            ([b'/', ..], None) => return Ok(Place { dir: CWD, path: c_string(path.to_vec())? }),
+            _ => [base().as_bytes(), b"/", path].concat(),
         };
         Ok(Place { dir: self.proc.as_fd(), path: c_string(through)? })
     }
@@ -277,6 +272,19 @@ pub(super) fn c_string(bytes: Vec<u8>) -> io::Result<CString> {
     CString::new(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
+/// What follows `/proc/self/` where that is a link into the task's own world. All else there lies in the
+/// supervisor's `/proc`, from which `..` leads out of the step: such a path is left to the kernel.
+fn own_link(path: &[u8]) -> Option<&[u8]> {
+    let rest = [&b"/proc/self/"[..], b"/proc/thread-self/"].iter().find_map(|p| path.strip_prefix(*p))?;
+    let mut names = rest.split(|b| *b == b'/');
+    let jumps = match names.next()? {
+        b"cwd" | b"root" | b"exe" => true,
+        b"fd" => names.next().is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit)),
+        _ => false,
+    };
+    jumps.then_some(rest)
+}
+
 /// Directory and last name of a path. Slashes after the name do not count; a directory that is the root
 /// keeps its slash.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -289,6 +297,26 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_links_of_the_task_itself_go_through_the_supervisors_proc() {
+        for (path, rest) in [
+            ("/proc/self/cwd/../x", Some("cwd/../x")),
+            ("/proc/self/exe", Some("exe")),
+            ("/proc/thread-self/fd/12/x", Some("fd/12/x")),
+            ("/proc/self/../../home", None),
+            ("/proc/self/fd/../../..", None),
+            ("/proc/self/fd//../..", None),
+            ("/proc/self/fd/", None),
+            ("/proc/self/fd/1x", None),
+            ("/proc/self//cwd", None),
+            ("/proc/self/task/../../1/root", None),
+            ("/proc/self/cwdx/..", None),
+            ("/proc/1/root", None),
+        ] {
+            assert_eq!(own_link(path.as_bytes()), rest.map(str::as_bytes), "{path}");
+        }
+    }
 
     #[test]
     fn paths_are_split_at_their_last_name() {

@@ -8,6 +8,8 @@ use crate::world::World;
 pub(crate) const CASES: &[Case] = &[
     ("a_step_that_is_not_recorded_has_no_filter", a_step_that_is_not_recorded_has_no_filter),
     ("odd_files_and_arguments_stop_nobody", odd_files_and_arguments_stop_nobody),
+    ("no_path_leads_out_of_the_step", no_path_leads_out_of_the_step),
+    ("links_of_proc_are_the_kernels", links_of_proc_are_the_kernels),
     ("a_step_ends_as_ever", a_step_ends_as_ever),
     ("many_tasks_at_once_get_their_own_answers", many_tasks_at_once_get_their_own_answers),
 ];
@@ -52,6 +54,35 @@ fn odd_files_and_arguments_stop_nobody(world: &World) {
 fn recorded() -> Option<cooper_runtime::recording::Recording> {
     use cooper_runtime::recording::{Recording, Scope};
     Some(Recording { scope: Scope::Everything, known: Vec::new(), upper: None, settled: None, watch: false })
+}
+
+fn no_path_leads_out_of_the_step(world: &World) {
+    let mut root = world.debian();
+    let outside = root.path().with_file_name("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "kept").unwrap();
+    let script = format!(
+        r#"for up in /proc/self/../.. /proc/self/fd/../../.. /proc/thread-self/task/../../../..; do
+             out=$up{}
+             perl -e 'my ($f) = @ARGV; chown 5, 5, "$f/file"; unlink "$f/file"; rename "$f/file", "$f/moved"; link "$f/file", "/tmp/l";
+                      $) = 5; $> = 5; mkdir "$f/d"; symlink "x", "$f/s"; open F, ">", "$f/new" and print "made\n"; -e "$f/file" and print "seen\n"' $out
+           done; true"#,
+        outside.display()
+    );
+    root.run(&script).says(&[]);
+    let names: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["file"]);
+    assert_eq!(std::fs::read_to_string(outside.join("file")).unwrap(), "kept");
+}
+
+fn links_of_proc_are_the_kernels(world: &World) {
+    let mut root = world.busybox();
+    let script = "chmod 1777 /tmp; touch /tmp/gone; exec 3>/tmp/gone; rm /tmp/gone; exec 4>&1
+        for to in /dev/stdout /proc/self/fd/1 /dev/fd/1 /proc/$$/fd/4; do echo $to > $to; done
+        echo x > /proc/$$/fd/3; ls /tmp";
+    let ran = root.try_step(recorded(), (7, 7, &[]), script);
+    let said = "/dev/stdout\n/proc/self/fd/1\n/dev/fd/1\n/proc/1/fd/4\n";
+    assert_eq!(ran.output, said);
 }
 
 fn a_step_ends_as_ever(world: &World) {
