@@ -22,6 +22,9 @@ const FIRST_SLACK: u64 = 50_000;
 /// Different credentials in one step: more than there are tasks.
 const CREDENTIALS_LIMIT: usize = 1 << 16;
 
+/// Supplementary groups in all different credentials of one step: each list may have 65,536, and is kept.
+const GROUPS_IN_ALL: usize = 1 << 20;
+
 /// The supervisor's records of one step, and the descriptor on which its tasks ask.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -35,6 +38,8 @@ pub(crate) struct Recorder {
     pub(super) bounding: u64,
     /// All credentials that a task has had, and where each is. Their place in it is their number.
     credentials: Vec<Credentials>,
+    /// Supplementary groups of all of them together.
+    groups: usize,
     numbers: HashMap<Credentials, usize>,
 }
 
@@ -84,6 +89,7 @@ impl Recorder {
             upper,
             settled: recording.settled,
             bounding,
+            groups: start.groups.len(),
             numbers: HashMap::from([(start.clone(), 0)]),
             credentials: vec![start],
         };
@@ -150,8 +156,12 @@ impl Recorder {
     /// Gives a task other credentials.
     pub(super) fn set_credentials(&mut self, tid: u32, new: Credentials) -> io::Result<()> {
         let next = self.credentials.len();
-        if next == CREDENTIALS_LIMIT && !self.numbers.contains_key(&new) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        if !self.numbers.contains_key(&new) {
+            let groups = self.groups + new.groups.len();
+            if next == CREDENTIALS_LIMIT || groups > GROUPS_IN_ALL {
+                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            }
+            self.groups = groups;
         }
         let number = *self.numbers.entry(new.clone()).or_insert(next);
         if number == next {
