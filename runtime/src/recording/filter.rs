@@ -199,6 +199,7 @@ fn everything(known: bool) -> Vec<Rule> {
         libc::SYS_chroot,
         libc::SYS_pivot_root,
         libc::SYS_setns,
+        libc::SYS_clone3,
         libc::SYS_setuid,
         libc::SYS_setgid,
         libc::SYS_setreuid,
@@ -231,6 +232,9 @@ fn everything(known: bool) -> Vec<Rule> {
     ];
     rules.extend(always.into_iter().chain(with_paths).map(|number| (number, When::Always)));
     rules.extend(set_xattrs().chain(other_xattrs()));
+    // A mount namespace has other mounts under the same paths.
+    let mounts = When::AnyBit { argument: 0, bits: libc::CLONE_NEWNS as u32 };
+    rules.extend([(libc::SYS_unshare, mounts), (libc::SYS_clone, mounts)]);
     let keep = (0, libc::PR_SET_KEEPCAPS as u32);
     let slack = libc::PR_SET_TIMERSLACK as u32;
     let peer = [(1, libc::SOL_SOCKET as u32), (2, libc::SO_PEERCRED as u32)];

@@ -197,6 +197,14 @@ impl Recorder {
         })
     }
 
+    /// `clone3`: its flags lie in memory.
+    fn clone3(&mut self, t: &Target) -> Answered {
+        if t.read_u32s(t.args[0], 1)?[0] & libc::CLONE_NEWNS as u32 != 0 {
+            self.view.roots_differ();
+        }
+        Ok(Answer::Pass)
+    }
+
     fn decide(&mut self, target: &Target) -> Answered {
         let t = target;
         const HERE: i32 = libc::AT_FDCWD;
@@ -238,7 +246,12 @@ impl Recorder {
             libc::SYS_chmod | libc::SYS_utime | libc::SYS_utimes => self.change(t, HERE, t.args[0], 0),
             #[cfg(target_arch = "x86_64")]
             libc::SYS_futimesat => self.change(t, t.fd(0), t.args[1], 0),
-            libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns => {
+            libc::SYS_clone3 => self.clone3(t),
+            libc::SYS_chroot
+            | libc::SYS_pivot_root
+            | libc::SYS_setns
+            | libc::SYS_unshare
+            | libc::SYS_clone => {
                 self.view.roots_differ();
                 Ok(Answer::Pass)
             }

@@ -3,13 +3,13 @@
 //! Paths are looked up by the kernel, with the supervisor in the task's root directory, as the task would:
 //! links, `..` and mounts lead it where they lead the task. Only `/proc/self` means somebody else.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 use super::copy_up::as_path;
 use crate::sys::memory::{self, KernelStat};
@@ -24,13 +24,16 @@ const SHORT_PATH: usize = 256;
 pub(super) struct View {
     /// `/proc` of the supervisor's own PID namespace: once its root is the step's there is no other way.
     proc: OwnedFd,
-    /// Device and inode of the current root.
-    root: (u64, u64),
+    /// The current root.
+    root: Option<Root>,
     /// Whether tasks may have different roots: until one asks for another, they all have the first's.
     roots_differ: bool,
     /// The root of the step's first task.
     first_root: Option<OwnedFd>,
 }
+
+/// Mount and inode of a root directory: another mount namespace has the same inode on another mount.
+type Root = (u64, u64);
 
 /// A task that waits, and what it asked for.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +117,7 @@ impl View {
     /// With `one_root` [`View::roots_differ`] will be called before a task changes its root.
     pub(super) fn new(one_root: bool) -> io::Result<View> {
         let proc = fs::open_dir(Path::new("/proc"))?;
-        Ok(View { proc, root: (0, 0), roots_differ: !one_root, first_root: None })
+        Ok(View { proc, root: None, roots_differ: !one_root, first_root: None })
     }
 
     /// From now on each task is asked for its root.
@@ -124,12 +127,11 @@ impl View {
 
     /// Makes the task's root directory the supervisor's, if it is not.
     fn enter_root(&mut self, tid: u32) -> io::Result<()> {
-        if !self.roots_differ && self.root != (0, 0) {
+        if !self.roots_differ && self.root.is_some() {
             return Ok(());
         }
         let path = c_string(format!("{tid}/root").into_bytes())?;
-        let stat = memory::stat(self.proc.as_fd(), &path, 0)?;
-        if (stat.st_dev, stat.st_ino) != self.root {
+        if Some(root_of(&self.proc, &path, AtFlags::empty())?) != self.root {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let root = rustix::fs::openat(&self.proc, path, flags, Mode::empty())?;
             self.change_root(&root)?;
@@ -139,10 +141,10 @@ impl View {
     }
 
     fn change_root(&mut self, root: &OwnedFd) -> io::Result<()> {
-        let stat = stat_handle(root)?;
+        let now = root_of(root, c"", AtFlags::EMPTY_PATH)?;
         rustix::process::fchdir(root)?;
         rustix::process::chroot(".")?;
-        self.root = (stat.st_dev, stat.st_ino);
+        self.root = Some(now);
         Ok(())
     }
 
@@ -153,8 +155,7 @@ impl View {
     pub(super) fn path_of(&mut self, handle: &OwnedFd) -> io::Result<CString> {
         // The kernel tells paths from the root of whoever asks.
         if let Some(root) = self.first_root.take() {
-            let stat = stat_handle(&root)?;
-            if (stat.st_dev, stat.st_ino) != self.root {
+            if Some(root_of(&root, c"", AtFlags::EMPTY_PATH)?) != self.root {
                 self.change_root(&root)?;
             }
             self.first_root = Some(root);
@@ -261,6 +262,11 @@ impl Place<'_> {
     pub(super) fn stat(&self, flags: i32) -> io::Result<KernelStat> {
         memory::stat(self.dir, &self.path, flags)
     }
+}
+
+fn root_of(dir: &OwnedFd, path: &CStr, flags: AtFlags) -> io::Result<Root> {
+    let stat = rustix::fs::statx(dir, path, flags, StatxFlags::MNT_ID | StatxFlags::INO)?;
+    Ok((stat.stx_mnt_id, stat.stx_ino))
 }
 
 /// `stat` of a handle.

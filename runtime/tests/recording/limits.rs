@@ -10,6 +10,7 @@ pub(crate) const CASES: &[Case] = &[
     ("odd_files_and_arguments_stop_nobody", odd_files_and_arguments_stop_nobody),
     ("no_path_leads_out_of_the_step", no_path_leads_out_of_the_step),
     ("links_of_proc_are_the_kernels", links_of_proc_are_the_kernels),
+    ("mount_namespaces_are_told_apart", mount_namespaces_are_told_apart),
     ("a_step_ends_as_ever", a_step_ends_as_ever),
     ("many_tasks_at_once_get_their_own_answers", many_tasks_at_once_get_their_own_answers),
 ];
@@ -83,6 +84,15 @@ fn links_of_proc_are_the_kernels(world: &World) {
     let ran = root.try_step(recorded(), (7, 7, &[]), script);
     let said = "/dev/stdout\n/proc/self/fd/1\n/dev/fd/1\n/proc/1/fd/4\n";
     assert_eq!(ran.output, said);
+}
+
+fn mount_namespaces_are_told_apart(world: &World) {
+    let mut root = world.debian();
+    let script = "chmod 1777 /mnt; echo outer > /mnt/f; chown 5 /mnt/f
+        unshare --map-root-user --mount sh -c 'mount -t tmpfs none /mnt; echo inner > /mnt/f; chown 7 /mnt/f; stat -c %u /mnt/f
+            setpriv --reuid=9 --clear-groups mkdir /mnt/d; rm /mnt/f; ls /mnt'
+        stat -c '%u %n' /mnt/*; cat /mnt/f";
+    root.run(script).says(&["7", "d", "5 /mnt/f", "outer"]);
 }
 
 fn a_step_ends_as_ever(world: &World) {
