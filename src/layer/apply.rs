@@ -28,12 +28,13 @@ mod place;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use cooper_runtime::record::Attributes;
-use cooper_runtime::sys::fs::Time;
+use cooper_runtime::sys::fs::{self, FileKind, Time};
 
 use super::entry::{AUFS_PREFIX, Entry, EntryKind, OPAQUE_MARKER, WHITEOUT_PREFIX, kept_xattr};
 use super::read::{RawEntry, TarError, TarReader};
@@ -202,6 +203,22 @@ pub enum ApplyError {
     /// More bytes than allowed.
     #[error("the files of the layer have more than {0} bytes, which is the limit")]
     TooLarge(u64),
+}
+
+/// Says of a name that it is gone, the way the kernel's overlay does: anybody may make such a device node
+/// (Linux 5.8).
+///
+/// # Errors
+/// As of `mknod(2)`. An overlay refuses it, since it would be gone there itself.
+pub(crate) fn make_whiteout(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    fs::make_node_at(dir, name, FileKind::CharDevice, (0, 0)).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            e.kind(),
+            "the store lies on an overlay, which cannot hold what layers that delete something need; --root DIR \
+             puts the store elsewhere, for example on a volume or a tmpfs",
+        ),
+        _ => e,
+    })
 }
 
 fn show(path: &[u8]) -> String {

@@ -20,7 +20,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::lower::{self, MergedDir};
 use super::{Clamp, LayerDir, Records};
-use crate::layer::apply::ROOT_XATTR;
+use crate::layer::apply::{ROOT_XATTR, make_whiteout};
 use crate::layer::entry::{Entry, EntryKind, kept_xattr, normalise_xattr};
 
 /// Freezes `upper` over `parents` (lowest first) and gives the layer's entries, sorted by path.
@@ -95,7 +95,7 @@ impl Freezer<'_> {
                 names.iter().map(|e| e.name.as_os_str()).collect();
             for name in parent.names()? {
                 if !present.contains(name.as_os_str()) {
-                    fs::make_node_at(dir, &name, FileKind::CharDevice, (0, 0))?;
+                    make_whiteout(dir, &name)?;
                     self.entries.push(whiteout(join(path, &name)));
                     left = true;
                 }
@@ -135,7 +135,7 @@ impl Freezer<'_> {
             // No layer can hold one. What it replaced is gone all the same.
             fs::unlink_at(dir, name)?;
             if found.is_some() {
-                fs::make_node_at(dir, name, FileKind::CharDevice, (0, 0))?;
+                make_whiteout(dir, name)?;
                 self.entries.push(whiteout(path));
             }
             return Ok(found.is_some());

@@ -15,7 +15,10 @@ use cooper_runtime::sys::fs::{self, FileKind, Time};
 use super::super::entry::{EntryKind, normalise_xattr};
 use super::super::read::{RawEntry, TarReader};
 use super::content::fill;
-use super::{Applier, ApplyError, Dir, OPAQUE_XATTR, Owners, ROOT_XATTR, Step, dir_of, kept_xattr, names};
+use super::{
+    Applier, ApplyError, Dir, OPAQUE_XATTR, Owners, ROOT_XATTR, Step, dir_of, kept_xattr, make_whiteout,
+    names,
+};
 
 impl Applier<'_> {
     /// One step on the way to a parent: into a directory, or to where a link leads.
@@ -73,7 +76,7 @@ impl Applier<'_> {
     pub(super) fn whiteout(&mut self, depth: usize, name: &[u8]) -> Result<(), ApplyError> {
         let path = self.tree.path(depth, name);
         let at = self.at(depth, name, "open")?;
-        match fs::make_node_at(at, os(name), FileKind::CharDevice, (0, 0)) {
+        match make_whiteout(at, os(name)) {
             Ok(()) => {
                 self.whiteouts.insert(path);
                 Ok(())

@@ -12,6 +12,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
 use super::clone::{dress, open_up};
 use super::stale::Stale;
+use crate::layer::apply::make_whiteout;
 use crate::rootfs::Records;
 use crate::rootfs::freeze::join;
 
@@ -71,7 +72,7 @@ impl Mover<'_> {
                     fs::unlink_at(tree, name)?;
                 }
                 if before.is_some() {
-                    fs::make_node_at(upper, name, FileKind::CharDevice, (0, 0))?;
+                    make_whiteout(upper, name)?;
                 }
                 continue;
             }

@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
-use crate::layer::apply::OPAQUE_XATTR;
+use crate::layer::apply::{OPAQUE_XATTR, make_whiteout};
 
 pub(super) const OPAQUE_FILE: &[u8] = b".wh..wh..opq";
 pub(super) const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -58,7 +58,7 @@ fn directory(dir: BorrowedFd<'_>, depth: usize) -> io::Result<bool> {
                 } else {
                     let gone = OsStr::from_bytes(&bytes[WHITEOUT_PREFIX.len()..]);
                     if fs::try_stat_at(dir, gone)?.is_none() {
-                        fs::make_node_at(dir, gone, FileKind::CharDevice, (0, 0))?;
+                        make_whiteout(dir, gone)?;
                     }
                 }
             }
