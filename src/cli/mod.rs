@@ -92,7 +92,7 @@ pub enum Storage {
     Overlay,
     /// The program fuse-overlayfs; needs /dev/fuse
     Fuse,
-    /// Plain directories, compared by what stat says; needs nothing
+    /// Plain directories, compared by what stat says; needs no mount
     Copy,
 }
 
