@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use support::{Lab, eventually, given, is_root, processes, run};
 
-/// Both ways in which ids are mapped.
-fn labs() -> [Lab; 2] {
-    [Lab::with_busybox(), Lab::with_busybox().single_id()]
+/// Every storage backend, with both ways in which ids are mapped.
+fn labs() -> Vec<Lab> {
+    let with =
+        |storage| [Lab::with_busybox().storage(storage), Lab::with_busybox().single_id().storage(storage)];
+    ["overlay", "fuse", "copy"].into_iter().flat_map(with).collect()
 }
 
 /// A tar archive with an empty file of this name, which is as long as it likes, and one `a`.
