@@ -15,6 +15,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -307,8 +308,10 @@ impl RootFs {
             let mut stat = fs::stat(&file)?;
             if stat.kind == FileKind::File && stat.nlink > 1 {
                 // Overlay gives one of several lower names another inode number when it is written to, and
-                // nothing would tell then that it is the same file. So it is copied up before.
-                std::os::unix::fs::chown(fs::proc_path(file.as_fd()), Some(stat.uid), Some(stat.gid))?;
+                // nothing would tell then that it is the same file. So it is copied up before, by the mode that
+                // it has: a change of owner would take its set-user-ID bit.
+                let mode = std::fs::Permissions::from_mode(stat.mode);
+                std::fs::set_permissions(fs::proc_path(file.as_fd()), mode)?;
                 stat = fs::stat(open()?)?;
             }
             known.push((Inode { dev: stat.dev, ino: stat.ino }, record));
