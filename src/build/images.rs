@@ -32,6 +32,13 @@ pub struct FoundImage {
     remote: Option<Resolved>,
 }
 
+impl FoundImage {
+    /// Whether all of it is in the store.
+    pub fn is_here(&self) -> bool {
+        self.remote.is_none()
+    }
+}
+
 /// Images are the same when their manifests are, wherever their layers come from.
 impl PartialEq for FoundImage {
     fn eq(&self, other: &FoundImage) -> bool {

@@ -53,6 +53,8 @@ pub struct Options {
     pub secrets: BTreeMap<String, SecretSource>,
     /// Run every step.
     pub no_cache: bool,
+    /// How many steps may be carried out at a time; at least 1.
+    pub jobs: usize,
     /// What stacks layers; `None` takes the best that works.
     pub storage: Option<Backend>,
     /// How layers are compressed.
@@ -91,6 +93,9 @@ pub enum BuildError {
     /// The image's documents could not be made.
     #[error("cannot put the image together: {0}")]
     Assemble(String),
+    /// The program itself is wrong; the panic's own message says where.
+    #[error("an error in cooper itself ended the build")]
+    Panic,
     /// A signal asked to stop.
     #[error("interrupted")]
     Interrupted {

@@ -39,6 +39,11 @@ impl Promise {
         settled.notify_all();
     }
 
+    /// Whether waiting for it takes no time.
+    pub fn is_settled(&self) -> bool {
+        !matches!(*self.0.0.lock().unwrap_or_else(PoisonError::into_inner), State::Pending)
+    }
+
     /// Waits for the layer.
     ///
     /// # Errors

@@ -207,8 +207,8 @@ fn watch(
     let (out_read, out_write) = io::pipe()?;
     let (err_read, err_write) = io::pipe()?;
     let running = workshop.launcher.spawn(spec, null, out_write.into(), err_write.into())?;
-    workshop.set_running(Some(running.signaller()?));
-    let outcome = std::thread::scope(|scope| {
+    let _listening = workshop.listen(running.signaller()?);
+    std::thread::scope(|scope| {
         let relay = |mut pipe: io::PipeReader, stream: Stream| {
             let mut buffer = vec![0u8; 32 * 1024];
             while let Ok(got @ 1..) = pipe.read(&mut buffer) {
@@ -220,9 +220,7 @@ fn watch(
         scope.spawn(move || relay(out_read, Stream::Stdout));
         scope.spawn(move || relay(err_read, Stream::Stderr));
         running.wait()
-    });
-    workshop.set_running(None);
-    outcome
+    })
 }
 
 fn has_name(env: &[String], line: &str) -> bool {

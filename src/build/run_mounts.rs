@@ -17,7 +17,7 @@ use super::mounts::{self, CacheMount, Caches, Initial, MountError, Throwaway};
 use super::sources::Sources;
 use super::workdir::Ownership;
 use super::workshop::Workshop;
-use crate::context::{SelectOptions, Selection};
+use crate::context::{SelectError, SelectOptions, Selection, SourceTree};
 use crate::plan::{ContextName, MountKind, RunMount};
 use crate::progress::Progress;
 use crate::rootfs::Records;
@@ -48,17 +48,21 @@ pub(super) struct Prepared<'w> {
 
 /// What is known of a mount's source in a build context, for its key and for mounting it.
 pub(super) fn select(
-    sources: &mut Sources<'_>,
+    sources: &Sources<'_>,
     context: &ContextName,
     path: &str,
 ) -> Result<Selection, StepError> {
-    let tree = sources.context(context)?;
-    Ok(crate::context::select(&tree, &[path], b"/mount", &SelectOptions::default())?)
+    Ok(select_in(&sources.context(context)?, path)?)
+}
+
+/// What a mount shows of a tree.
+pub(super) fn select_in(tree: &SourceTree, path: &str) -> Result<Selection, SelectError> {
+    crate::context::select(tree, &[path], b"/mount", &SelectOptions::default())
 }
 
 /// Finds the source of a mount that shows a build context.
 pub(super) fn resolve_context(
-    sources: &mut Sources<'_>,
+    sources: &Sources<'_>,
     context: &ContextName,
     path: &str,
 ) -> Result<Resolved, StepError> {
@@ -125,7 +129,7 @@ impl<'w> Maker<'w> {
                 };
                 let place = self.workshop.place(self.store);
                 let caches = prepared.caches.get_or_insert_with(|| Caches::new(place));
-                let interrupted = || self.workshop.interrupted().is_some();
+                let interrupted = || self.workshop.is_stopped();
                 let source = caches.take(&wanted, self.progress, &interrupted)?;
                 if self.workshop.single_id()
                     && let MountSource::Bind { root, path } = &source

@@ -1,10 +1,14 @@
 //! What steps copy and mount from: build contexts, stages, images, and files from elsewhere.
 //!
 //! What a context or a download holds is known before anything is run, and its hash is part of a step's
-//! key. Stages and images are known by their layers, and are mounted when a step is not in the cache.
+//! key. Stages and images are mounted when it is not remembered what of their layers a step takes, and when
+//! the step is not in the cache.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use super::StepError;
 use crate::context::git::{Checkout, Credentials, Git};
@@ -38,73 +42,115 @@ pub(super) struct Part {
     pub(super) unpack: bool,
 }
 
-/// All that is open of what can be copied from.
+/// What a part's files come to, as a step's key has it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Content {
+    pub(super) digest: Digest,
+    /// As of [`Part`].
+    pub(super) unpack: bool,
+}
+
+/// A stage or an image that is read from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Seen {
+    /// By its position in the plan.
+    Stage(usize),
+    /// By the chain ID of its layers.
+    Image(Option<ChainId>),
+}
+
+/// Where a mounted one will be. Locked while it is being mounted.
+type Mounting = Arc<Mutex<Option<Arc<ReadOnly>>>>;
+
+/// All that is open of what can be copied from. Several stages may ask at the same time.
 pub(super) struct Sources<'a> {
     store: &'a Store,
     dirs: &'a BTreeMap<ContextName, ContextDir>,
-    contexts: BTreeMap<ContextName, OpenContext>,
-    /// Stages and images that are mounted, by their layers.
-    pub(super) mounted: HashMap<Option<ChainId>, ReadOnly>,
-    downloader: Option<Downloader>,
+    contexts: Mutex<BTreeMap<ContextName, Arc<OpenContext>>>,
+    mounted: Mutex<HashMap<Seen, Mounting>>,
     /// What was downloaded lies here.
-    work: Option<WorkDir>,
+    work: Mutex<Option<Arc<WorkDir>>>,
 }
 
 struct OpenContext {
     context: DirectoryContext,
-    cache: StatCache,
+    cache: Mutex<StatCache>,
 }
 
 impl<'a> Sources<'a> {
     pub(super) fn new(store: &'a Store, dirs: &'a BTreeMap<ContextName, ContextDir>) -> Sources<'a> {
-        Sources {
-            store,
-            dirs,
-            contexts: BTreeMap::new(),
-            mounted: HashMap::new(),
-            downloader: None,
-            work: None,
-        }
+        let (contexts, mounted, work) = Default::default();
+        Sources { store, dirs, contexts, mounted, work }
     }
 
-    fn open(&mut self, name: &ContextName) -> Result<&mut OpenContext, StepError> {
-        if !self.contexts.contains_key(name) {
-            let missing = || StepError::NoContext { name: name.clone() };
-            let dir = self.dirs.get(name).ok_or_else(missing)?;
-            let rules = IgnoreRules::read(&dir.path, dir.containerfile.as_deref())?;
-            let context = DirectoryContext::open_as(&dir.path, dir.name.as_deref(), rules)?;
-            let cache = StatCache::load(self.store, &dir.path);
-            self.contexts.insert(name.clone(), OpenContext { context, cache });
+    fn open(&self, name: &ContextName) -> Result<Arc<OpenContext>, StepError> {
+        let mut contexts = lock(&self.contexts);
+        if let Some(open) = contexts.get(name) {
+            return Ok(open.clone());
         }
-        self.contexts.get_mut(name).ok_or_else(|| StepError::NoContext { name: name.clone() })
+        let missing = || StepError::NoContext { name: name.clone() };
+        let dir = self.dirs.get(name).ok_or_else(missing)?;
+        let rules = IgnoreRules::read(&dir.path, dir.containerfile.as_deref())?;
+        let context = DirectoryContext::open_as(&dir.path, dir.name.as_deref(), rules)?;
+        let cache = Mutex::new(StatCache::load(self.store, &dir.path));
+        let open = Arc::new(OpenContext { context, cache });
+        contexts.insert(name.clone(), open.clone());
+        Ok(open)
     }
 
     /// The tree of a build context.
-    pub(super) fn context(&mut self, name: &ContextName) -> Result<SourceTree, StepError> {
+    pub(super) fn context(&self, name: &ContextName) -> Result<SourceTree, StepError> {
         Ok(self.open(name)?.context.tree().clone())
     }
 
     /// The directory of a build context, and whether an ignore file hides something in it.
-    pub(super) fn context_dir(&mut self, name: &ContextName) -> Result<(PathBuf, bool), StepError> {
+    pub(super) fn context_dir(&self, name: &ContextName) -> Result<(PathBuf, bool), StepError> {
         let open = self.open(name)?;
         Ok((open.context.path().to_owned(), open.context.tree().ignore().is_some()))
     }
 
     /// The digest of what was selected; contents of files that did not change are remembered.
     pub(super) fn digest(
-        &mut self,
+        &self,
         context: Option<&ContextName>,
         selection: &Selection,
     ) -> Result<Digest, StepError> {
         Ok(match context {
-            Some(name) => selection.digest(&mut self.open(name)?.cache)?,
+            Some(name) => selection.digest(&mut lock(&self.open(name)?.cache))?,
             None => selection.digest(&mut StatCache::disabled())?,
         })
     }
 
+    /// The contents of parts.
+    pub(super) fn contents(
+        &self,
+        context: Option<&ContextName>,
+        parts: &[Part],
+    ) -> Result<Vec<Content>, StepError> {
+        let content =
+            |part: &Part| Ok(Content { digest: self.digest(context, &part.selection)?, unpack: part.unpack });
+        parts.iter().map(content).collect()
+    }
+
+    /// A stage or image that is mounted; if it is not yet, `mount` does it.
+    pub(super) fn mounted<E>(
+        &self,
+        what: Seen,
+        mount: impl FnOnce() -> Result<ReadOnly, E>,
+    ) -> Result<Arc<ReadOnly>, E> {
+        let place = lock(&self.mounted).entry(what).or_default().clone();
+        let mut place = lock(&place);
+        if let Some(mounted) = &*place {
+            return Ok(mounted.clone());
+        }
+        let mounted = Arc::new(mount()?);
+        *place = Some(mounted.clone());
+        Ok(mounted)
+    }
+
     /// What a `COPY` takes, its paths from `tree`.
     pub(super) fn parts<I>(
-        &mut self,
+        &self,
         copy: &CopyStep<I>,
         tree: Option<&SourceTree>,
     ) -> Result<Vec<Part>, StepError> {
@@ -142,26 +188,26 @@ impl<'a> Sources<'a> {
     }
 
     /// A tree without anything in it, which `--from=scratch` names.
-    pub(super) fn nothing(&mut self) -> Result<SourceTree, StepError> {
+    pub(super) fn nothing(&self) -> Result<SourceTree, StepError> {
         let dir = self.work()?.fresh("empty-");
         std::fs::create_dir(&dir)
             .map_err(|source| StepError::Io { what: "cannot create a directory", source })?;
         open_tree(&dir, "scratch")
     }
 
-    fn work(&mut self) -> Result<&WorkDir, StepError> {
-        if self.work.is_none() {
-            self.work = Some(self.store.work_dir().map_err(StepError::Store)?);
+    fn work(&self) -> Result<Arc<WorkDir>, StepError> {
+        let mut work = lock(&self.work);
+        if let Some(work) = &*work {
+            return Ok(work.clone());
         }
-        self.work.as_ref().ok_or_else(|| StepError::Io {
-            what: "there is no work directory",
-            source: std::io::ErrorKind::NotFound.into(),
-        })
+        let made = Arc::new(self.store.work_dir().map_err(StepError::Store)?);
+        *work = Some(made.clone());
+        Ok(made)
     }
 
     /// A file of the web. As in BuildKit it is named by the last part of its URL's path, and only its owner
     /// can read it.
-    fn download(&mut self, url: &str, add: Option<&Add>) -> Result<Selection, StepError> {
+    fn download(&self, url: &str, add: Option<&Add>) -> Result<Selection, StepError> {
         const MODE: u32 = 0o600;
         // Without a name the destination is one: planning has seen to that.
         let name = http::name_of_url(url).unwrap_or_default();
@@ -173,16 +219,12 @@ impl<'a> Sources<'a> {
             })?),
             None => None,
         };
-        let store = self.store;
-        self.work()?;
-        let downloader = self.downloader.get_or_insert_with(Downloader::new);
-        let Some(work) = &self.work else { return Err(StepError::NoContext { name: ContextName::Main }) };
-        let fetched = downloader.fetch(store, work, url, checksum.as_ref(), &|_, _| {}).map_err(|e| {
-            StepError::Remote {
-                message: e.to_string(),
-                hint: e.hint().map(str::to_owned),
-                environment: false,
-            }
+        let work = self.work()?;
+        let fetched = Downloader::new().fetch(self.store, &work, url, checksum.as_ref(), &|_, _| {});
+        let fetched = fetched.map_err(|e| StepError::Remote {
+            message: e.to_string(),
+            hint: e.hint().map(str::to_owned),
+            environment: false,
         })?;
         let (dir, file) = (fetched.path.parent().unwrap_or(Path::new("/")), fetched.path.file_name());
         let tree = open_tree(dir, url)?;
@@ -194,7 +236,7 @@ impl<'a> Sources<'a> {
 
     /// What a Git repository holds at a commit.
     fn clone_git<I>(
-        &mut self,
+        &self,
         url: &str,
         copy: &CopyStep<I>,
         options: &SelectOptions,
@@ -215,7 +257,8 @@ impl<'a> Sources<'a> {
             reference.checksum = Some(checksum.clone());
         }
         let git = |e: crate::context::git::GitError| remote(e.to_string(), e.hint(), e.is_environment());
-        let program = Git::new(self.work()?, Credentials::None);
+        let work = self.work()?;
+        let program = Git::new(&work, Credentials::None);
         let commit = program.resolve(&reference).map_err(git)?;
         let checkout = Checkout::of(&reference, add.keep_git_dir);
         let dir = program.checkout(&reference, &commit, checkout).map_err(git)?;
@@ -223,14 +266,19 @@ impl<'a> Sources<'a> {
         Ok(select(&tree, &["/"], copy.dest.as_bytes(), options)?)
     }
 
-    /// Writes what was learned of contexts, and unmounts stages and images.
-    pub(super) fn close(&mut self) -> Result<(), crate::store::StoreError> {
-        self.mounted.clear();
-        for open in self.contexts.values_mut() {
-            open.cache.save(self.store)?;
-        }
-        Ok(())
+    /// Unmounts stages and images.
+    pub(super) fn unmount(&self) {
+        lock(&self.mounted).clear();
     }
+
+    /// Writes what was learned of contexts.
+    pub(super) fn save(&self) -> Result<(), crate::store::StoreError> {
+        lock(&self.contexts).values().try_for_each(|open| lock(&open.cache).save(self.store))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A directory below the work directory as a tree to copy from.
@@ -240,7 +288,7 @@ fn open_tree(dir: &Path, name: &str) -> Result<SourceTree, StepError> {
     Ok(SourceTree::context(root, name, IgnoreRules::none()))
 }
 
-/// What the parts bring into a key.
-pub(super) fn describe(description: &mut Description, digest: &Digest, unpack: bool) {
-    description.text(if unpack { "unpack" } else { "content" }).text(&digest.to_string());
+/// What a part brings into a key.
+pub(super) fn describe(description: &mut Description, content: &Content) {
+    description.text(if content.unpack { "unpack" } else { "content" }).text(&content.digest.to_string());
 }

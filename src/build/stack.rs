@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::images::FoundImage;
 use super::packer::Promise;
-use crate::image::DiffId;
+use crate::image::{ChainId, DiffId, Digest};
 use crate::plan::key::InstructionKey;
 use crate::rootfs::LayerDir;
-use crate::rootfs::pack::PackedLayer;
+use crate::rootfs::pack::{PackError, PackedLayer};
 use crate::rootfs::unpack::{Place, keep};
 use crate::store::StoreError;
 
@@ -63,7 +63,7 @@ impl Fresh {
         fresh.lock().unwrap_or_else(PoisonError::into_inner).dir.clone()
     }
 
-    /// Moves it to the store, once.
+    /// Moves it to the store, once. Nobody may have it mounted by its path.
     pub(super) fn keep(fresh: &Mutex<Fresh>, place: Place<'_>, diff_id: DiffId) -> Result<(), StoreError> {
         let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
         if !fresh.kept {
@@ -81,6 +81,21 @@ pub(super) struct StageEnd {
     pub(super) layers: Vec<Layer>,
     /// The newest time that went into it, seconds since 1970.
     pub(super) time: i64,
+    /// What stands for all the steps that made it, on what it starts from; nothing for nothing.
+    pub(super) lineage: Option<Digest>,
+}
+
+impl StageEnd {
+    /// Whether all layers are packed.
+    pub(super) fn is_packed(&self) -> bool {
+        self.layers.iter().all(|layer| layer.packed.is_settled())
+    }
+
+    /// The chain ID of its layers; waits for those that are being packed.
+    pub(super) fn chain(&self) -> Result<Option<ChainId>, PackError> {
+        let diff_ids = self.layers.iter().map(|l| Ok(l.packed.wait()?.diff_id));
+        Ok(ChainId::of(&diff_ids.collect::<Result<Vec<_>, PackError>>()?))
+    }
 }
 
 /// How an image's layers look to a stage that starts from it.
@@ -100,5 +115,6 @@ pub(super) fn image_end(found: &FoundImage) -> StageEnd {
         base: true,
         record: None,
     });
-    StageEnd { layers: layers.collect(), time }
+    let lineage = ChainId::of(&found.image.config.rootfs.diff_ids).map(|chain| chain.0);
+    StageEnd { layers: layers.collect(), time, lineage }
 }

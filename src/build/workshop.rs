@@ -3,10 +3,10 @@
 //! It is opened when the first step is not in the cache, and not before: a fully cached build is
 //! plain lookups by the plain user.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cooper_runtime::enter::{EnterError, enter};
@@ -31,6 +31,9 @@ pub enum WorkshopError {
     /// No launcher.
     #[error("cannot start the process that runs steps: {0}")]
     Launcher(io::Error),
+    /// No thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// Nothing stacks layers here.
     #[error(transparent)]
     Storage(#[from] RootfsError),
@@ -68,11 +71,34 @@ pub struct Workshop {
     interrupts: Arc<Interrupts>,
 }
 
-/// The signal that asked this command to stop, and the step to pass it to.
+/// The signal that asked this command to stop, and the steps to pass it to.
 #[derive(Debug, Default)]
 pub struct Interrupts {
     signal: AtomicI32,
-    step: Mutex<Option<Signaller>>,
+    steps: Mutex<Steps>,
+}
+
+/// The steps that are running.
+#[derive(Debug, Default)]
+struct Steps {
+    /// By a number that each has of its own.
+    running: BTreeMap<u64, Signaller>,
+    next: u64,
+    /// Whether none is to go on.
+    ended: bool,
+}
+
+/// A step that signals are passed to, until this is dropped.
+#[derive(Debug)]
+pub struct Listening<'w> {
+    interrupts: &'w Interrupts,
+    number: u64,
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        self.interrupts.steps().running.remove(&self.number);
+    }
 }
 
 impl Workshop {
@@ -170,14 +196,32 @@ impl Workshop {
         Some(self.interrupts.signal.load(Ordering::Relaxed)).filter(|s| *s != 0)
     }
 
-    /// Says which step a signal is to be passed to; `None` when it has ended.
-    pub fn set_running(&self, step: Option<Signaller>) {
-        *self.interrupts.step.lock().unwrap_or_else(PoisonError::into_inner) = step;
+    /// Whether no step is to go on: that signal has come, or [`kill_steps`](Self::kill_steps) was called.
+    pub fn is_stopped(&self) -> bool {
+        self.interrupted().is_some() || self.interrupts.steps().ended
+    }
+
+    /// Passes signals on to a step that was started.
+    pub fn listen(&self, step: Signaller) -> Listening<'_> {
+        let mut steps = self.interrupts.steps();
+        if steps.ended {
+            let _ = step.send(Signal::SIGKILL as i32);
+        }
+        let number = steps.next;
+        steps.next += 1;
+        steps.running.insert(number, step);
+        Listening { interrupts: &self.interrupts, number }
+    }
+
+    /// Ends all steps that are running, and all that will be.
+    pub fn kill_steps(&self) {
+        self.interrupts.steps().ended = true;
+        self.interrupts.pass_on(Signal::SIGKILL as i32);
     }
 }
 
-/// Takes the signals that ask to stop on a thread of their own: the first is passed to the step, which
-/// is killed if it does not end; the second ends this process, and with it everything. So does the first
+/// Takes the signals that ask to stop on a thread of their own: the first is passed to the steps, which
+/// are killed if they do not end; the second ends this process, and with it everything. So does the first
 /// when nobody has heeded it: a server that sends slowly, or a very large file, would hold up the thread that
 /// looks for it for as long as they like. What is left below `work/` the next command sweeps.
 fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
@@ -208,12 +252,16 @@ fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
 }
 
 impl Interrupts {
+    fn steps(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn has_step(&self) -> bool {
-        self.step.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        !self.steps().running.is_empty()
     }
 
     fn pass_on(&self, signal: i32) {
-        if let Some(step) = &*self.step.lock().unwrap_or_else(PoisonError::into_inner) {
+        for step in self.steps().running.values() {
             let _ = step.send(signal);
         }
     }

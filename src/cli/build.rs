@@ -64,6 +64,9 @@ pub struct Arguments {
     /// Run every step, whatever the cache has
     #[arg(long)]
     no_cache: bool,
+    /// How many steps run at a time: one for each processor if not said, and 0 for no limit
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// When to ask registries for base images
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "missing",
           default_missing_value = "always")]
@@ -395,6 +398,7 @@ fn checked<'a>(
             contexts: inputs.dirs.clone(),
             secrets,
             no_cache: arguments.no_cache,
+            jobs: jobs(arguments.jobs),
             storage: global.storage.backend(),
             compression: arguments.compression,
             times,
@@ -403,6 +407,15 @@ fn checked<'a>(
         tags,
         outputs,
     })
+}
+
+/// How many steps may be carried out at a time.
+fn jobs(asked: Option<usize>) -> usize {
+    match asked {
+        Some(0) => usize::MAX,
+        Some(jobs) => jobs,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    }
 }
 
 pub(super) fn build_args(arguments: &[String]) -> Result<BTreeMap<String, String>, CliError> {

@@ -125,7 +125,7 @@ pub enum LogLevel {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Build(build::Arguments),
+    Build(Box<build::Arguments>),
     Import(import::Arguments),
     Lint(lint::Arguments),
     Prune(prune::Arguments),
@@ -139,7 +139,7 @@ pub fn main() -> u8 {
         Err(e) => return usage_error(&e),
     };
     let result = cli.global.check().and_then(|()| match cli.command {
-        Command::Build(arguments) => build::run(&cli.global, arguments),
+        Command::Build(arguments) => build::run(&cli.global, *arguments),
         Command::Import(arguments) => import::run(&cli.global, arguments),
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Prune(arguments) => prune::run(&cli.global, arguments),

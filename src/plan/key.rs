@@ -9,7 +9,7 @@ use super::{CopySource, CopyStep, MountKind, RunMount, RunStep};
 use crate::image::{ChainId, Digest, Hasher};
 
 /// The number of the description format; part of every key.
-const FORMAT: &str = "cooper step 2";
+const FORMAT: &str = "cooper step 3";
 
 /// The half of a key that says what is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +28,19 @@ impl InstructionKey {
         StepKey { instruction: self, parent: parent.map_or_else(|| Digest::of(b"scratch"), |c| c.0) }
     }
 
+    /// What stands for this instruction after all that `before` stands for (`None`: nothing). Equal only for
+    /// the same instructions on the same base, it is known before any layer is.
+    pub fn after(self, before: Option<Digest>) -> Digest {
+        let mut description = Description::of("lineage");
+        description.text(&self.0.to_string()).option(before.map(|d| d.to_string()).as_deref());
+        description.key().0
+    }
+
+    /// The digest itself.
+    pub fn digest(self) -> Digest {
+        self.0
+    }
+
     /// The directory of this instruction's records, one for each parent it was run on.
     pub fn directory(self) -> String {
         format!("steps/{}", self.0.hex())
@@ -35,6 +48,12 @@ impl InstructionKey {
 }
 
 impl StepKey {
+    /// The name of the record of what layers hold, where the instruction is one of [`copied`] and
+    /// [`mounted`].
+    pub fn contents(&self) -> String {
+        format!("contents/{}/{}", self.instruction.0.hex(), self.parent.hex())
+    }
+
     /// The name of the step's record in the cache.
     pub fn record(&self) -> String {
         format!("{}/{}", self.instruction.directory(), self.parent.hex())
@@ -55,8 +74,13 @@ impl Description {
 
     /// Adds a text.
     pub fn text(&mut self, text: &str) -> &mut Description {
-        self.0.update(&(text.len() as u64).to_le_bytes());
-        self.0.update(text.as_bytes());
+        self.bytes(text.as_bytes())
+    }
+
+    /// Adds bytes that need not be text.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Description {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
         self
     }
 
@@ -147,10 +171,12 @@ pub fn copy<I>(step: &CopyStep<I>, times: &str) -> Description {
     description
 }
 
-/// Adds sources by what is written, where their content is described by the layers that they are in.
-pub fn copy_sources(description: &mut Description, sources: &[CopySource]) {
-    description.number(sources.len() as u64);
-    for source in sources {
+/// What stands for the question which files of some layers a `COPY` takes.
+pub fn copied<I>(step: &CopyStep<I>) -> InstructionKey {
+    let mut description = Description::of("copied");
+    description.text(&step.dest).flag(step.parents).list(&step.excludes).flag(step.add.is_some());
+    description.number(step.sources.len() as u64);
+    for source in &step.sources {
         match source {
             CopySource::Path(path) => description.text("path").text(path),
             CopySource::Inline { name, content } => description.text("inline").text(name).text(content),
@@ -158,6 +184,14 @@ pub fn copy_sources(description: &mut Description, sources: &[CopySource]) {
             CopySource::Git(url) => description.text("git").text(url),
         };
     }
+    description.key()
+}
+
+/// What stands for the question what a mount shows of some layers.
+pub fn mounted(source: &str) -> InstructionKey {
+    let mut description = Description::of("mounted");
+    description.text(source);
+    description.key()
 }
 
 /// The key of a `WORKDIR`.

@@ -80,16 +80,26 @@ pub struct Place<'a> {
     pub single: bool,
 }
 
+/// A layer of a stack.
+#[derive(Debug, Clone)]
+pub enum Stacked {
+    /// It lies in the store as a blob.
+    Stored(DiffId, Digest),
+    /// This command has made it, and it lies here.
+    Made(DiffId, LayerDir),
+}
+
 /// Makes sure that all `layers` (lowest first) are unpacked, and gives their directories, ready to be
 /// stacked.
-pub fn unpack(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>, UnpackError> {
+pub fn unpack(place: Place<'_>, layers: &[Stacked]) -> Result<Vec<LayerDir>, UnpackError> {
     let dir = place.store.layers_dir(place.tag);
     std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<UnpackError>> = Mutex::new(None);
     std::thread::scope(|scope| {
         let run = || {
-            while let Some((diff_id, digest)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let Stacked::Stored(diff_id, digest) = layer else { continue };
                 let path = place.store.layer_path(place.tag, *diff_id);
                 if path.is_dir() {
                     if let Err(e) = verify(place.store, *diff_id, *digest) {
@@ -179,12 +189,20 @@ fn bounded<'a>(blob: impl Read + 'a, size: u64) -> io::Result<impl Read + 'a> {
 }
 
 /// The directories of layers that are all unpacked but for those that need their parents.
-fn chain(place: Place<'_>, layers: &[(DiffId, Digest)]) -> Result<Vec<LayerDir>, UnpackError> {
+fn chain(place: Place<'_>, layers: &[Stacked]) -> Result<Vec<LayerDir>, UnpackError> {
     let mut chain: Option<ChainId> = None;
     let mut dirs: Vec<LayerDir> = Vec::new();
-    for (diff_id, digest) in layers {
+    for layer in layers {
+        let (Stacked::Stored(diff_id, _) | Stacked::Made(diff_id, _)) = layer;
         let here = chain.map_or(ChainId(diff_id.0), |c| c.then(*diff_id));
         chain = Some(here);
+        let digest = match layer {
+            Stacked::Stored(_, digest) => digest,
+            Stacked::Made(_, dir) => {
+                dirs.push(dir.clone());
+                continue;
+            }
+        };
         let mut path = place.store.layer_path(place.tag, *diff_id);
         if !path.is_dir() {
             path = place.store.chained_layer_path(place.tag, here);

@@ -2,6 +2,7 @@
 //!
 //! `steps/<instruction>/<key>` holds the layer that a step made, as JSON; the two-level name lets a
 //! build know that an instruction was never run at all without knowing on what it would run.
+//! `contents/<question>/<chain>` tells what files a `COPY` takes from the layers of a chain, or a mount shows.
 //! `layers/<diff ID>/<compression>` tells of a blob that holds a layer in another compression,
 //! `diff-ids/<digest>` what a blob unpacks to, `images/…` when an image was first made, and `context/…`
 //! the hashes of a build context's files. `mounts/…` has directories that steps keep between builds: see

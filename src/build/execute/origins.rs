@@ -1,97 +1,112 @@
 //! What a step copies and mounts from.
 
-use super::{Executor, Failure, base_image};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::cached::Copied;
+use super::{Executor, Failure, Opened, StepFailure, base_image};
+use crate::build::arrivals::{Unpacking, confirm};
 use crate::build::images::FoundImage;
-use crate::build::mounts::secret;
 use crate::build::run_mounts::{self, Resolved};
-use crate::build::sources::Part;
-use crate::build::stack::{StageEnd, image_end};
+use crate::build::sources::{Part, Seen};
+use crate::build::stack::{Fresh, StageEnd, image_end};
 use crate::build::{BuildError, StepError};
 use crate::context::SourceTree;
 use crate::image::ChainId;
-use crate::plan::{Action, CopyStep, MountKind, Origin, Step};
+use crate::plan::{CopyStep, MountKind, Origin, RunStep};
+use crate::rootfs::LayerDir;
 use crate::rootfs::storage::ReadOnly;
+use crate::rootfs::unpack::{Stacked, unpack};
 
 impl Executor<'_, '_> {
-    /// What a `COPY` takes, if it can be told without the layers of a stage or an image.
-    pub(super) fn parts_beforehand(
-        &mut self,
-        copy: &CopyStep<FoundImage>,
-    ) -> Result<Option<Vec<Part>>, StepError> {
+    /// What a `COPY` takes that can be told without the layers of a stage or an image.
+    pub(super) fn copied_beforehand(&self, copy: &CopyStep<FoundImage>) -> Result<Copied, StepError> {
         let tree = match &copy.from {
             _ if !copy.has_paths() => None,
             Origin::Context(name) => Some(self.sources.context(name)?),
-            Origin::Scratch => Some(self.sources.nothing()?),
-            Origin::Stage(_) | Origin::Image(_) => return Ok(None),
+            Origin::Scratch | Origin::Stage(_) | Origin::Image(_) => Some(self.sources.nothing()?),
         };
-        Ok(Some(self.sources.parts(copy, tree.as_ref())?))
+        let parts = self.sources.parts(copy, tree.as_ref())?;
+        let newest = parts.iter().filter_map(|p: &Part| p.selection.newest_mtime()).max();
+        Ok(Copied { parts, time: newest.unwrap_or(i64::MIN) })
     }
 
-    /// The chain ID of the layers that a step copies or mounts from.
-    pub(super) fn origin_chain(&self, from: &Origin<FoundImage>) -> Result<Option<ChainId>, BuildError> {
+    /// The layers of a stage or an image; where steps are carried out, waits for the stage.
+    pub(super) fn origin_end(
+        &self,
+        from: &Origin<FoundImage>,
+        opened: Option<&Opened>,
+    ) -> Result<Option<StageEnd>, Failure> {
         match from {
-            Origin::Context(_) | Origin::Scratch => Ok(None),
-            Origin::Stage(position) => self.chain(*position),
-            Origin::Image(found) => Ok(ChainId::of(&found.image.config.rootfs.diff_ids)),
+            Origin::Stage(position) => self.stage_end(*position, opened),
+            Origin::Image(found) => Ok(Some(image_end(found))),
+            Origin::Context(_) | Origin::Scratch => Ok(Some(StageEnd::default())),
         }
     }
 
-    /// Mounts the layers of a stage or an image to read from; gives the newest time in it.
-    pub(super) fn mount_origin(&mut self, from: &Origin<FoundImage>) -> Result<(&ReadOnly, i64), Failure> {
-        let end = match from {
-            Origin::Stage(position) => self.ends[*position].clone(),
-            Origin::Image(found) => image_end(found),
-            Origin::Context(_) | Origin::Scratch => StageEnd::default(),
-        };
-        let chain = self.origin_chain(from)?;
-        if !self.sources.mounted.contains_key(&chain) {
-            let image = match from {
-                Origin::Stage(position) => base_image(self.plan, *position),
-                Origin::Image(found) => Some(found),
-                Origin::Context(_) | Origin::Scratch => None,
-            };
-            if let Some(found) = image {
-                self.fetch(found)?;
+    /// Mounts the layers of a stage or an image to read from.
+    pub(super) fn mount_origin(
+        &self,
+        from: &Origin<FoundImage>,
+        opened: &Opened,
+    ) -> Result<Arc<ReadOnly>, StepFailure> {
+        let (seen, image) = match from {
+            Origin::Stage(position) => (Seen::Stage(*position), base_image(self.plan, *position)),
+            Origin::Image(found) => {
+                (Seen::Image(ChainId::of(&found.image.config.rootfs.diff_ids)), Some(found))
             }
-            let dirs = self.layer_dirs(&end)?;
-            let workshop = self.opened()?;
-            let mounted = workshop.storage.mount_read_only(&dirs).map_err(StepError::Rootfs)?;
-            self.sources.mounted.insert(chain, mounted);
-        }
-        match self.sources.mounted.get(&chain) {
-            Some(mounted) => Ok((mounted, end.time)),
-            None => Err(open_error(std::io::ErrorKind::NotFound.into()).into()),
-        }
+            Origin::Context(_) | Origin::Scratch => (Seen::Image(None), None),
+        };
+        let end = self.origin_end(from, Some(opened))?.unwrap_or_default();
+        self.sources.mounted(seen, || {
+            if let Some(found) = image {
+                self.fetch(found, opened)?;
+            }
+            let dirs = self.layer_dirs(&end, opened)?;
+            Ok(opened.workshop.storage.mount_read_only(&dirs).map_err(StepError::Rootfs)?)
+        })
     }
 
-    pub(super) fn parts_from_layers(
-        &mut self,
+    /// What a `COPY` takes from the layers of a stage or an image.
+    pub(super) fn copied_from_layers(
+        &self,
         copy: &CopyStep<FoundImage>,
-    ) -> Result<(Vec<Part>, i64), Failure> {
-        let (mounted, time) = self.mount_origin(&copy.from)?;
+        opened: &Opened,
+    ) -> Result<Copied, StepFailure> {
+        let mounted = self.mount_origin(&copy.from, opened)?;
+        let time = self.origin_end(&copy.from, Some(opened))?.map_or(0, |end| end.time);
         let root = mounted.root().try_clone_to_owned().map_err(open_error)?;
         let name = match &copy.from {
             Origin::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
             _ => "the image".to_owned(),
         };
-        let tree = SourceTree::image(root, name);
-        Ok((self.sources.parts(copy, Some(&tree))?, time))
+        let parts = self.sources.parts(copy, Some(&SourceTree::image(root, name)))?;
+        Ok(Copied { parts, time })
     }
 
     /// Where the content of a step's mounts lies.
-    pub(super) fn resolve_mounts(&mut self, step: &Step<FoundImage>) -> Result<Vec<Resolved>, Failure> {
-        let Action::Run(run) = &step.action else { return Ok(Vec::new()) };
+    pub(super) fn resolve_mounts(
+        &self,
+        run: &RunStep<FoundImage>,
+        opened: &Opened,
+    ) -> Result<Vec<Resolved>, StepFailure> {
         let mut resolved = Vec::new();
         for mount in &run.mounts {
             resolved.push(match (mount.origin(), &mount.kind) {
                 (
                     Some(Origin::Context(name)),
                     MountKind::Bind { source, .. } | MountKind::Cache { source, .. },
-                ) => run_mounts::resolve_context(&mut self.sources, name, source)?,
+                ) => run_mounts::resolve_context(&self.sources, name, source)?,
                 (Some(from), _) => {
-                    let identity = self.origin_chain(from)?.map_or_else(String::new, |c| c.to_string());
-                    let (mounted, _) = self.mount_origin(from)?;
-                    Resolved { root: Some(mounted.path().to_owned()), identity, selection: None }
+                    // A cache is another one when what it starts from is.
+                    let identity = match &mount.kind {
+                        MountKind::Cache { .. } => match self.origin_end(from, Some(opened))? {
+                            Some(end) => end.chain().map_err(BuildError::Pack)?.map(|c| c.to_string()),
+                            None => None,
+                        },
+                        _ => None,
+                    };
+                    let root = Some(self.mount_origin(from, opened)?.path().to_owned());
+                    Resolved { root, identity: identity.unwrap_or_default(), selection: None }
                 }
                 (None, _) => Resolved::default(),
             });
@@ -99,27 +114,43 @@ impl Executor<'_, '_> {
         Ok(resolved)
     }
 
-    /// Reads the secrets that steps want, before the user namespace is entered: inside it a file that is
-    /// readable through one of the user's further groups no longer is.
-    pub(super) fn read_secrets(&mut self) -> Result<(), BuildError> {
-        let steps = self.plan.stages.iter().flat_map(|stage| &stage.steps);
-        for step in steps {
-            let Action::Run(run) = &step.action else { continue };
-            for mount in &run.mounts {
-                let MountKind::Secret { id, .. } = &mount.kind else { continue };
-                let read = secret(&self.options.secrets, id, false);
-                let read = read.map_err(|e| BuildError::Step {
-                    label: String::new(),
-                    text: step.text.clone(),
-                    span: step.span,
-                    source: Box::new(e.into()),
-                })?;
-                if let Some(content) = read {
-                    self.secrets.insert(id.clone(), content);
-                }
-            }
+    /// Brings an image's layers here, and unpacks those that come from a registry on the way: one is
+    /// downloaded while another is decompressed and a third is written to disk.
+    pub(super) fn fetch(&self, found: &FoundImage, opened: &Opened) -> Result<(), BuildError> {
+        if found.is_here() {
+            return Ok(());
         }
-        Ok(())
+        let place = opened.workshop.place(self.store);
+        let done = Mutex::default();
+        std::thread::scope(|scope| {
+            let mut finder = self.finder.lock().unwrap_or_else(PoisonError::into_inner);
+            finder.fetch(found, Some(&Unpacking::new(scope, place, &done)))
+        })?;
+        Ok(confirm(place, &done)?)
+    }
+
+    /// The directories of a stage's layers, ready to be stacked.
+    pub(super) fn layer_dirs(&self, end: &StageEnd, opened: &Opened) -> Result<Vec<LayerDir>, StepFailure> {
+        // Layers from the store come first; those that this command has just made follow, unless one
+        // from the cache lies above them. Then it has to be known what they are.
+        let first_fresh = end.layers.iter().position(|l| l.fresh.is_some()).unwrap_or(end.layers.len());
+        let mixed = end.layers[first_fresh..].iter().any(|l| l.fresh.is_none());
+        let known = if mixed { end.layers.len() } else { first_fresh };
+        let mut layers = Vec::new();
+        for layer in &end.layers[..known] {
+            let packed = layer.packed.wait().map_err(BuildError::Pack)?;
+            layers.push(match &layer.fresh {
+                Some(fresh) => Stacked::Made(packed.diff_id, Fresh::dir(fresh)),
+                None => Stacked::Stored(packed.diff_id, packed.digest),
+            });
+        }
+        let place = opened.workshop.place(self.store);
+        let mut dirs = {
+            let _once = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            unpack(place, &layers).map_err(StepError::Unpack)?
+        };
+        dirs.extend(end.layers[known..].iter().filter_map(|l| l.fresh.as_deref().map(Fresh::dir)));
+        Ok(dirs)
     }
 }
 

@@ -1,0 +1,95 @@
+//! Keeps what was made, and puts the image together.
+
+use std::collections::HashSet;
+use std::sync::PoisonError;
+
+use super::{Executor, base_image};
+use crate::build::BuildError;
+use crate::build::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
+use crate::build::stack::{Fresh, Record, StepRecord};
+use crate::image::ChainId;
+use crate::rootfs::pack::{PackedLayer, recompress};
+
+impl Executor<'_, '_> {
+    /// Waits for all layers, moves them to where unpacked layers lie, and writes what is to be remembered.
+    pub(super) fn settle(&self) -> Result<(), BuildError> {
+        // Nothing may have them mounted by a path that is about to change.
+        self.sources.unmount();
+        self.sources.save()?;
+        let Some(opened) = self.opened.get() else { return Ok(()) };
+        let place = opened.workshop.place(self.store);
+        let ends = self.board.ends();
+        // Stages that start from one another share their layers.
+        let mut written = HashSet::new();
+        for end in &ends {
+            let mut diff_ids = Vec::new();
+            for layer in &end.layers {
+                let packed = layer.packed.wait()?;
+                if let Some(fresh) = &layer.fresh {
+                    Fresh::keep(fresh, place, packed.diff_id)?;
+                }
+                if let Some(Record { key, time, alone }) = layer.record {
+                    let below = if alone { None } else { ChainId::of(&diff_ids) };
+                    let name = key.on(below).record();
+                    if written.insert(name.clone()) {
+                        self.store.remember(&name, &StepRecord { layer: packed.clone(), time })?;
+                    }
+                }
+                diff_ids.push(packed.diff_id);
+            }
+        }
+        let memos = std::mem::take(&mut *self.memos.lock().unwrap_or_else(PoisonError::into_inner));
+        memos.into_iter().try_for_each(|memo| memo.keep(self, &ends))
+    }
+
+    /// Puts the images together.
+    pub(super) fn finish(&self) -> Result<BuiltImage, BuildError> {
+        let ends = self.board.ends();
+        let mut images = Vec::new();
+        for target in &self.plan.targets {
+            let layers = &ends[target.stage].layers;
+            let layers: Vec<_> =
+                layers.iter().map(|l| Ok((l.packed.wait()?, l.base))).collect::<Result<_, BuildError>>()?;
+            images.push((target.platform.clone(), self.image(target.stage, layers)?));
+        }
+        join(self.store, images)
+    }
+
+    /// `layers` are those of the image, each with whether it came with a base image.
+    fn image(&self, position: usize, layers: Vec<(PackedLayer, bool)>) -> Result<Built, BuildError> {
+        let stage = &self.plan.stages[position];
+        if let Some(found) = base_image(self.plan, position) {
+            self.finder.lock().unwrap_or_else(PoisonError::into_inner).fetch(found, None)?;
+        }
+        let mut made = Vec::new();
+        for (mut packed, base) in layers {
+            if !base && packed.compression != self.options.compression.to_string() {
+                packed = self.converted(&packed)?;
+            }
+            made.push(ImageLayer {
+                diff_id: packed.diff_id,
+                digest: packed.digest,
+                size: packed.size,
+                media_type: packed.media_type,
+                urls: packed.urls,
+            });
+        }
+        assemble(self.store, stage, made, self.options.times.created(), self.options.no_cache)
+    }
+
+    /// A cached layer in the compression asked for.
+    fn converted(&self, packed: &PackedLayer) -> Result<PackedLayer, BuildError> {
+        let compression = self.options.compression;
+        let record = format!("layers/{}/{compression}", packed.diff_id.0.hex());
+        if let Some(known) = self.store.cached::<PackedLayer>(&record)
+            && self.store.blob_size(&known.digest) == Some(known.size)
+        {
+            return Ok(known);
+        }
+        let work = self.store.work_dir()?;
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let converted = recompress(self.store, &work, packed, compression, workers)?;
+        self.store.remember(&record, &converted)?;
+        Ok(converted)
+    }
+}
