@@ -137,8 +137,10 @@ fn describe_mount<I>(mount: &RunMount<I>, description: &mut Description) {
         MountKind::Bind { from: _, source, read_only } => {
             description.text("bind").text(source).flag(*read_only);
         }
-        MountKind::Cache { id, from: _, source, sharing, mode, uid, gid, read_only } => {
-            description.text("cache").text(id).text(source).text(sharing.name()).flag(*read_only);
+        MountKind::Cache { id, from, source, sharing, mode, uid, gid, read_only } => {
+            // What it starts from is added later, to the mounts that have it.
+            description.text("cache").text(id).flag(from.is_some()).text(source).text(sharing.name());
+            description.flag(*read_only);
             for number in [mode, uid, gid] {
                 description.number(number.map_or(u64::MAX, u64::from));
             }

@@ -156,6 +156,9 @@ impl Executor<'_, '_> {
                 Origin::Context(name) => {
                     let selection = run_mounts::select(&self.sources, name, source)?;
                     description.text(&self.sources.digest(Some(name), &selection)?.to_string());
+                    // A COPY makes nothing of a directory's own mode, and so the digest does not have it.
+                    let root = selection.sources.first().and_then(|source| source.items.first());
+                    description.number(root.map_or(0, |item| item.stat.mode.into()));
                 }
                 Origin::Scratch => {
                     description.option(None);
