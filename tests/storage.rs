@@ -269,3 +269,19 @@ fn stacks_are_as_high_as_images_get() {
     assert_eq!(lab.top_names("out"), [".wh.f7", "f8"]);
     assert!(Path::new(&lab.path("out")).is_dir());
 }
+
+#[test]
+fn a_stack_may_have_equal_layers() {
+    for backend in ["overlay", "fuse", "copy"] {
+        let lab = Lab::with_busybox().storage(backend);
+        // Two layers with nothing in them, and twice the same file; what follows finds them in the store.
+        let steps = "FROM busybox\nRUN true\nRUN :\nCOPY f /\nRUN rm f\nCOPY f /\n";
+        lab.file("f", "in it").containerfile(steps);
+        lab.build(&[]).succeeds();
+        lab.containerfile(&format!(
+            "{steps}RUN cat f\nFROM busybox\nRUN --mount=from=0,target=/m cat /m/f\n"
+        ));
+        lab.build(&["--target=0"]).succeeds().prints("in it");
+        lab.build(&[]).succeeds().prints("in it");
+    }
+}

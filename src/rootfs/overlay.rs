@@ -6,12 +6,14 @@
 //! one page, which paths would fill after a few dozen layers, and a step that reads its mount table
 //! learns nothing of the builder's directories.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use cooper_runtime::record::ByInode;
-use cooper_runtime::sys::{fs, mount};
+use cooper_runtime::sys::fs::{self, Stat};
+use cooper_runtime::sys::mount;
 use nix::mount::MsFlags;
 
 use super::place::Place;
@@ -89,7 +91,18 @@ fn mount_layers(
     let open = |path: &Path| {
         fs::open_dir(path).map_err(io_error(format!("cannot open the layer {}", path.display())))
     };
-    let mut lowers = layers.iter().rev().map(|l| open(&l.path)).collect::<Result<Vec<_>, _>>()?;
+    let mut lowers: Vec<OwnedFd> = Vec::new();
+    let mut seen = HashSet::new();
+    for layer in layers.iter().rev() {
+        let dir = open(&layer.path)?;
+        let Stat { dev, ino, .. } = fs::stat(dir.as_fd())
+            .map_err(io_error(format!("cannot look at the layer {}", layer.path.display())))?;
+        // Steps that change nothing all have the same layer, and an overlay that is given a directory twice
+        // fails with ELOOP. The lower of two equal layers shows nothing that the upper does not.
+        if seen.insert((dev, ino)) {
+            lowers.push(dir);
+        }
+    }
     // An overlay wants one lower directory at least, and two where there is no upper one.
     while lowers.len() < if upper.is_some() { 1 } else { 2 } {
         let filler = place.beside(&format!("empty-{}", lowers.len()));
