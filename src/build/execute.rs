@@ -25,7 +25,7 @@ mod walk;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::assemble::BuiltImage;
 use super::images::{Finder, FoundImage};
@@ -106,7 +106,7 @@ struct Opened {
     workshop: Workshop,
 }
 
-impl Executor<'_, '_> {
+impl<'a, 'f> Executor<'a, 'f> {
     fn stages(&self) -> Result<(), BuildError> {
         let mut left = Vec::new();
         for position in 0..self.plan.stages.len() {
@@ -176,9 +176,14 @@ impl Executor<'_, '_> {
         let workshop = Workshop::open(self.store, self.options.storage, self.progress)?;
         // Only here, where subordinate ids are ours.
         self.store.sweep()?;
+        self.store.watch_layers().map_err(WorkshopError::Thread)?;
         let packer = Packer::start(self.store.clone(), workshop.work.clone(), self.options.compression)
             .map_err(WorkshopError::Thread)?;
         Ok(self.opened.get_or_init(|| Opened { secrets, packer, workshop }))
+    }
+
+    fn finder(&self) -> MutexGuard<'_, &'a mut Finder<'f>> {
+        self.finder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn check_interrupt(&self) -> Result<(), BuildError> {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::image::{Digest, ImageConfig, ImageName, Platform, Reference};
+use crate::image::{Descriptor, Digest, ImageConfig, ImageName, Platform, Reference};
 use crate::plan::{ImageError, ImageSource, Images};
 use crate::progress::{Event, Progress, TaskId};
 use crate::registry::{self, Client, ConfigError, PullObserver, Pulled, Registries, RegistryError, Resolved};
@@ -101,6 +101,8 @@ pub struct Finder<'a> {
     found: HashMap<(ImageSource, Platform), FoundImage>,
     /// Names and manifests of images whose layers are all here.
     fetched: HashSet<(String, String)>,
+    /// Names that are to lead to what was fetched.
+    names: Vec<(String, Descriptor)>,
     next_task: usize,
 }
 
@@ -108,8 +110,18 @@ impl<'a> Finder<'a> {
     /// A finder that has found nothing yet. Its tasks are numbered from 1,000,000 on, away from steps.
     pub fn new(store: &'a Store, policy: PullPolicy, progress: &'a dyn Progress) -> Self {
         let found = HashMap::new();
-        let fetched = HashSet::new();
-        Finder { store, policy, progress, client: None, work: None, found, fetched, next_task: 1_000_000 }
+        let (fetched, names) = (HashSet::new(), Vec::new());
+        Finder {
+            store,
+            policy,
+            progress,
+            client: None,
+            work: None,
+            found,
+            fetched,
+            names,
+            next_task: 1_000_000,
+        }
     }
 
     /// The registry client, made on first use.
@@ -249,8 +261,8 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Brings all layers of an image into the store, and lets its name lead to it from then on. What comes
-    /// is given to `arrivals` at once. No thread is left running.
+    /// Brings all layers of an image into the store. What comes is given to `arrivals` at once. No thread is left
+    /// running. An image whose layers are all there is nothing to ask anybody about.
     pub fn fetch(&mut self, found: &FoundImage, arrivals: Option<&dyn Arrivals>) -> Result<(), FindError> {
         let Some(resolved) = &found.remote else { return Ok(()) };
         let name = resolved.reference.to_string();
@@ -258,16 +270,30 @@ impl<'a> Finder<'a> {
         if self.fetched.contains(&key) {
             return Ok(());
         }
-        self.client()?;
-        self.work()?;
-        let (Some(client), Some(work)) = (&self.client, &self.work) else { return Ok(()) };
-        let observer = Transfers { arrivals, ..Transfers::new(self.progress, self.next_task) };
-        registry::fetch_layers(client, self.store, work, resolved, &observer)?;
-        self.next_task += found.image.layers.len();
+        if !found.image.layers.iter().all(|l| self.store.blob_size(&l.digest) == Some(l.size)) {
+            self.client()?;
+            self.work()?;
+            let (Some(client), Some(work)) = (&self.client, &self.work) else { return Ok(()) };
+            let observer = Transfers { arrivals, ..Transfers::new(self.progress, self.next_task) };
+            registry::fetch_layers(client, self.store, work, resolved, &observer)?;
+            self.next_task += found.image.layers.len();
+        }
         if resolved.reference.digest.is_none() {
-            self.store.set_name(&name, &found.image.manifest)?;
+            self.names.push((name, found.image.manifest.clone()));
         }
         self.fetched.insert(key);
+        Ok(())
+    }
+
+    /// Lets the names of all images that were fetched lead to them. Not done at once: a name waits until its image
+    /// is on the disk, and a step that only needs its files does not.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn name_fetched(&mut self) -> Result<(), FindError> {
+        for (name, manifest) in self.names.drain(..) {
+            self.store.set_name(&name, &manifest)?;
+        }
         Ok(())
     }
 }

@@ -242,7 +242,7 @@ fn first_good<T>(
 
 /// The image that a manifest or index in the store is, if all its documents are there.
 pub fn in_store(store: &Store, digest: &Digest, platform: &Platform) -> Option<Pulled> {
-    let read = |digest: &Digest| if store.has_blob(digest) { store.read_document(digest).ok() } else { None };
+    let read = |digest: &Digest| store.find_document(digest);
     let bytes = read(digest)?;
     select(digest, bytes, None, platform, &mut |digest, _| read(digest).ok_or(())).ok()
 }
@@ -256,8 +256,8 @@ fn resolve_at(
 ) -> Result<Pulled, RegistryError> {
     let root = fetch_root(client, store, endpoint)?;
     let mut fetch = |digest: &Digest, descriptor: &Descriptor| -> Result<Vec<u8>, RegistryError> {
-        if store.has_blob(digest) {
-            return Ok(store.read_document(digest)?);
+        if let Some(bytes) = store.find_document(digest) {
+            return Ok(bytes);
         }
         let kind = descriptor.media_type().to_string();
         let bytes = if media::is_index(&kind) || media::is_manifest(&kind) {
@@ -291,9 +291,8 @@ fn fetch_root(client: &Client, store: &Store, endpoint: &Endpoint) -> Result<Fet
         target = Target::Digest(digest);
     }
     if let Target::Digest(digest) = target
-        && store.has_blob(&digest)
+        && let Some(bytes) = store.find_document(&digest)
     {
-        let bytes = store.read_document(&digest)?;
         return Ok(Fetched { bytes, digest, media_type: None });
     }
     let fetched = client.manifest(endpoint, &target)?;

@@ -25,7 +25,7 @@ use crate::image::{ChainId, DiffId, Digest, Hasher};
 use crate::layer::apply::{Applied, ApplyError, ApplyOptions, Owners, ParentTree, apply};
 use crate::layer::decompress::{Limited, decompressor};
 use crate::layer::entry::Entry;
-use crate::store::layers::{MapTag, settle};
+use crate::store::layers::MapTag;
 use crate::store::{Store, StoreError, WorkDir};
 
 /// Layers unpacked at once; more would only fight for the disk.
@@ -101,8 +101,13 @@ pub fn unpack(place: Place<'_>, layers: &[Stacked]) -> Result<Vec<LayerDir>, Unp
             while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let Stacked::Stored(diff_id, digest) = layer else { continue };
                 let path = place.store.layer_path(place.tag, *diff_id);
-                if path.is_dir() {
-                    if let Err(e) = verify(place.store, *diff_id, *digest) {
+                let there = match place.store.has_layer(place.work, &path) {
+                    Ok(true) => Some(verify(place.store, *diff_id, *digest)),
+                    Ok(false) => None,
+                    Err(e) => Some(Err(e.into())),
+                };
+                if let Some(verified) = there {
+                    if let Err(e) = verified {
                         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
                     }
                     continue;
@@ -144,7 +149,7 @@ pub fn unpack_arriving(
     let dir = place.store.layers_dir(place.tag);
     std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
     let target = place.store.layer_path(place.tag, diff_id);
-    if target.is_dir() {
+    if place.store.has_layer(place.work, &target)? {
         return Ok(());
     }
     let tar = bounded(blob, size).map_err(|source| UnpackError::Io { digest, source })?;
@@ -204,9 +209,9 @@ fn chain(place: Place<'_>, layers: &[Stacked]) -> Result<Vec<LayerDir>, UnpackEr
             }
         };
         let mut path = place.store.layer_path(place.tag, *diff_id);
-        if !path.is_dir() {
+        if !place.store.has_layer(place.work, &path)? {
             path = place.store.chained_layer_path(place.tag, here);
-            if !path.is_dir() {
+            if !place.store.has_layer(place.work, &path)? {
                 unpack_stored(place, *diff_id, *digest, &path, Some(&dirs))?;
             }
         }
@@ -236,8 +241,12 @@ pub fn keep(place: Place<'_>, layer: &LayerDir, diff_id: DiffId) -> Result<Layer
     let dir = place.store.layers_dir(place.tag);
     std::fs::create_dir_all(&dir).map_err(StoreError::io("cannot create", &dir))?;
     let path = place.store.layer_path(place.tag, diff_id);
+    // Asked here as well: what another boot has left there is not to be taken for this one.
+    if place.store.has_layer(place.work, &path)? {
+        return Ok(LayerDir { path, records: layer.records.clone() });
+    }
     save_records(place.store, &path, &layer.records)?;
-    settle(&layer.path, &path).map_err(StoreError::io("cannot move a layer to", &path))?;
+    place.store.settle_layer(&layer.path, &path).map_err(StoreError::io("cannot move a layer to", &path))?;
     Ok(LayerDir { path, records: layer.records.clone() })
 }
 
@@ -317,7 +326,7 @@ fn unpack_into(
         fs::set_xattr_at(dest.as_fd(), OsStr::new("."), OsStr::new(OPAQUE_ROOT), b"1").map_err(io_error)?;
     }
     save_records(place.store, target, &applied.records)?;
-    settle(dir, target).map_err(io_error)
+    place.store.settle_layer(dir, target).map_err(io_error)
 }
 
 /// Hashes what is read.

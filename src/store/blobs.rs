@@ -1,9 +1,15 @@
 //! `blobs/sha256/`: content under its digest, read-only once it is there.
+//!
+//! A blob is there when a file of its name has its size. After a loss of power that matters: a file that was not
+//! written out by then is shorter (file systems let a file's size grow once its data are on the disk), and so as
+//! good as missing. What is named by anything has been through [`Store::barrier`] before.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use cooper_runtime::sys::fs as sysfs;
 
 use super::{Store, StoreError, WorkDir};
 use crate::image::{Digest, Hasher};
@@ -45,16 +51,31 @@ pub enum ReceiveError {
     Store(#[from] StoreError),
 }
 
+/// So many bytes are written before the kernel is asked to bring them to the disk.
+const WRITTEN_OUT_AT_ONCE: u64 = 16 << 20;
+
 /// A blob being written: a file in the work directory.
 #[derive(Debug)]
 pub struct BlobFile {
     path: PathBuf,
     file: File,
+    written: u64,
+    /// Up to here the kernel was asked to bring it to the disk.
+    on_its_way: u64,
 }
 
 impl Write for BlobFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.file.write(buf)
+        let written = self.file.write(buf)?;
+        self.written += written as u64;
+        let waiting = self.written - self.on_its_way;
+        if waiting >= WRITTEN_OUT_AT_ONCE {
+            // The kernel would keep a blob in memory for half a minute, and the barrier wait for all of it.
+            // Where it cannot be asked, that is what happens.
+            let _ = sysfs::start_writing_out(&self.file, self.on_its_way, waiting);
+            self.on_its_way = self.written;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -80,7 +101,7 @@ impl Store {
         fs::metadata(self.blob_path(digest)).ok().map(|m| m.len())
     }
 
-    /// Whether the blob is there.
+    /// Whether there is a blob of that name. Its size may be wrong: see the header.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_size(digest).is_some()
     }
@@ -107,10 +128,24 @@ impl Store {
         Ok(bytes)
     }
 
+    /// The same for one that can be had again: `None` where it is missing or unreadable. A damaged one is removed,
+    /// so that what comes instead of it is kept.
+    pub fn find_document(&self, digest: &Digest) -> Option<Vec<u8>> {
+        match self.read_document(digest) {
+            Ok(bytes) => Some(bytes),
+            Err(StoreError::Damaged { path, reason }) => {
+                tracing::warn!("{}: {reason}", path.display());
+                let _ = fs::remove_file(path);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Stores a document and says what its digest is.
     pub fn write_document(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let digest = Digest::of(bytes);
-        if !self.has_blob(&digest) {
+        if self.blob_size(&digest) != Some(bytes.len() as u64) {
             let path = self.blob_path(&digest);
             // In `work/` and not beside the target: readers of the layout may list `blobs/`.
             let work = self.root.join("work");
@@ -120,7 +155,8 @@ impl Store {
                 .map_err(StoreError::io("cannot write in", &work))?;
             file.write_all(bytes).map_err(StoreError::io("cannot write", &path))?;
             seal(file.as_file(), &path)?;
-            file.persist(&path).map_err(|e| StoreError::io("cannot write", &path)(e.error))?;
+            let file = file.persist(&path).map_err(|e| StoreError::io("cannot write", &path)(e.error))?;
+            self.unsynced.add(self, path, file)?;
         }
         Ok(digest)
     }
@@ -129,14 +165,17 @@ impl Store {
     pub fn new_blob(&self, work: &WorkDir) -> Result<BlobFile, StoreError> {
         let path = work.fresh("blob-");
         let file = File::create_new(&path).map_err(StoreError::io("cannot create", &path))?;
-        Ok(BlobFile { path, file })
+        Ok(BlobFile { path, file, written: 0, on_its_way: 0 })
     }
 
     /// Puts a finished blob in its place. The caller has hashed what it wrote.
     pub fn commit_blob(&self, blob: BlobFile, digest: &Digest) -> Result<(), StoreError> {
         let path = self.blob_path(digest);
         seal(&blob.file, &path)?;
-        fs::rename(&blob.path, &path).map_err(StoreError::io("cannot write", &path))
+        let file = blob.file.try_clone().map_err(StoreError::io("cannot write", &path))?;
+        fs::rename(&blob.path, &path).map_err(StoreError::io("cannot write", &path))?;
+        let _ = sysfs::start_writing_out(&file, blob.on_its_way, 0);
+        self.unsynced.add(self, path, file)
     }
 
     /// Takes a blob from somewhere else, and keeps it only if it has the size and digest announced.
@@ -217,5 +256,8 @@ mod tests {
         fs::remove_file(store.blob_path(&digest)).unwrap();
         fs::write(store.blob_path(&digest), b"[]").unwrap();
         assert!(matches!(store.read_document(&digest), Err(StoreError::Damaged { .. })));
+        assert_eq!(store.find_document(&digest), None);
+        store.write_document(b"{}").unwrap();
+        assert_eq!(store.find_document(&digest).unwrap(), b"{}");
     }
 }

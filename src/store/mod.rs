@@ -14,9 +14,10 @@
 //!
 //! Everything arrives under `work/` and is renamed into place when it is whole, so a command killed at
 //! any instant leaves only its own directory there; [`work`] says who sweeps it. `index.json` is
-//! replaced by rename while `index.lock` is held. Nothing is synced to disk one file at a time: after
-//! a loss of power the last builds may have to be made again.
+//! replaced by rename while `index.lock` is held. [`barrier`] says what is synced to the disk, and when: after
+//! a loss of power the last builds may have to be made again, but nothing is named that is not there.
 
+pub mod barrier;
 pub mod blobs;
 pub mod cache;
 pub mod layers;
@@ -26,6 +27,7 @@ pub mod work;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use blobs::{BlobFile, ReceiveError};
 pub use work::WorkDir;
@@ -89,6 +91,9 @@ impl StoreError {
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    unsynced: barrier::Unsynced,
+    /// Which start of the kernel this is, once somebody has asked.
+    boot: OnceLock<String>,
     _lock: File,
 }
 
@@ -122,7 +127,7 @@ impl Store {
         let path = root.join("lock");
         let lock = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
         lock.lock_shared().map_err(StoreError::io("cannot lock", &path))?;
-        Ok(Store { root, _lock: lock })
+        Ok(Store { root, unsynced: barrier::Unsynced::default(), boot: OnceLock::new(), _lock: lock })
     }
 
     /// The directory, absolute.
@@ -198,19 +203,30 @@ fn create(root: &Path) -> Result<(), StoreError> {
     match File::create_new(&index) {
         Ok(mut file) => {
             use io::Write;
-            writeln!(file, "{empty}").map_err(StoreError::io("cannot write", &index))?;
+            let written = writeln!(file, "{empty}").and_then(|()| file.sync_data());
+            written.map_err(StoreError::io("cannot write", &index))?;
         }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(StoreError::io("cannot create", &index)(e)),
     }
     let work = root.join("work");
-    replace_file(&work, &root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    replace_file(&work, &root.join("version"), format!("{FORMAT}\n").as_bytes())
+    replace_synced(&work, &root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    replace_synced(&work, &root.join("version"), format!("{FORMAT}\n").as_bytes())
 }
 
 /// Writes a file so that readers see the old or the new content and nothing between. Until it is
 /// whole it lies in `temporary`, a directory on the same file system.
 pub fn replace_file(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    replace(temporary, path, content, false)
+}
+
+/// The same, so that a loss of power leaves the old or the new content as well. Without it the rename may reach
+/// the disk before the content does, and the file is empty.
+pub fn replace_synced(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+    replace(temporary, path, content, true)
+}
+
+fn replace(temporary: &Path, path: &Path, content: &[u8], sync: bool) -> Result<(), StoreError> {
     use io::Write;
     let dir = temporary;
     let mut temporary = tempfile::Builder::new()
@@ -220,6 +236,9 @@ pub fn replace_file(temporary: &Path, path: &Path, content: &[u8]) -> Result<(),
     temporary.write_all(content).map_err(StoreError::io("cannot write", path))?;
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     temporary.as_file().set_permissions(open).map_err(StoreError::io("cannot write", path))?;
+    if sync {
+        temporary.as_file().sync_data().map_err(StoreError::io("cannot bring to the disk", path))?;
+    }
     temporary.persist(path).map_err(|e| StoreError::io("cannot write", path)(e.error))?;
     Ok(())
 }

@@ -1,13 +1,14 @@
 //! `index.json`: which names lead to which manifests.
 //!
 //! A name is kept in the annotation `org.opencontainers.image.ref.name` of its descriptor, as the OCI
-//! layout specification has it. Changes are made by whoever holds `index.lock`, and arrive by rename.
+//! layout specification has it. Changes are made by whoever holds `index.lock`, and arrive by rename: after what
+//! they name is on the disk, and after they are there themselves, since an empty file would be the end of all names.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 
-use super::{Store, StoreError, replace_file};
+use super::{Store, StoreError, replace_synced};
 use crate::image::{Descriptor, ImageIndex};
 
 /// The annotation that holds a name.
@@ -45,12 +46,16 @@ pub fn put_in_index(
         Some(name) => name_of(d) == Some(name),
         None => name_of(d).is_none() && *d.digest() == digest,
     };
+    let mut there = manifests.iter().filter(|d| replaced(d));
+    if there.next() == Some(&descriptor) && there.next().is_none() {
+        return Ok(());
+    }
     manifests.retain(|d| !replaced(d));
     manifests.push(descriptor);
     index.set_manifests(manifests);
     let text = serde_json::to_vec(&index)
         .map_err(|e| StoreError::Damaged { path: layout.join("index.json"), reason: e.to_string() })?;
-    replace_file(temporary, &layout.join("index.json"), &text)
+    replace_synced(temporary, &layout.join("index.json"), &text)
 }
 
 /// The name a descriptor carries.
@@ -64,13 +69,15 @@ impl Store {
         Ok(read_index(&self.root)?.manifests().iter().find(|d| name_of(d) == Some(name)).cloned())
     }
 
-    /// Lets `name` lead to `descriptor`; does nothing when it does already.
+    /// Lets `name` lead to `descriptor`; does nothing when it does already. What the command has written before is
+    /// on the disk by then ([`barrier`](Store::barrier)).
     pub fn set_name(&self, name: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
         if let Some(found) = self.find(name)?
             && found.digest() == descriptor.digest()
         {
             return Ok(());
         }
+        self.barrier()?;
         let path = self.root.join("index.lock");
         let lock = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
         lock.lock().map_err(StoreError::io("cannot lock", &path))?;

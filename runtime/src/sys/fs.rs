@@ -223,6 +223,21 @@ pub fn sync(fd: impl AsFd) -> io::Result<()> {
     Ok(rustix::fs::syncfs(fd)?)
 }
 
+/// Has the kernel begin to write out `length` bytes of a file from `offset` on, and does not wait for it
+/// (`sync_file_range(2)` with `SYNC_FILE_RANGE_WRITE`). This promises nothing: it gives a later `fdatasync` less
+/// to wait for. A length of 0 reaches to the file's end.
+///
+/// # Errors
+/// Where the file system or a seccomp filter does not know the call.
+pub fn start_writing_out(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let signed = |n: u64| libc::off64_t::try_from(n).map_err(|_| io::ErrorKind::InvalidInput);
+    let (offset, length) = (signed(offset)?, signed(length)?);
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no pointer.
+    let done =
+        unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The names in an open directory, in the file system's order.
 pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     let mut names = Vec::new();

@@ -1,6 +1,6 @@
 //! Keeps what was made, and puts the image together.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use super::{Executor, base_image};
@@ -19,25 +19,32 @@ impl Executor<'_, '_> {
         let Some(opened) = self.opened.get() else { return Ok(()) };
         let place = opened.workshop.place(self.store);
         let ends = self.board.ends();
-        // Stages that start from one another share their layers.
-        let mut written = HashSet::new();
-        for end in &ends {
-            let mut diff_ids = Vec::new();
-            for layer in &end.layers {
-                let packed = layer.packed.wait()?;
-                if let Some(fresh) = &layer.fresh {
-                    Fresh::keep(fresh, place, packed.diff_id)?;
-                }
-                if let Some(Record { key, time, alone }) = layer.record {
-                    let below = if alone { None } else { ChainId::of(&diff_ids) };
-                    let name = key.on(below).record();
-                    if written.insert(name.clone()) {
-                        self.store.remember(&name, &StepRecord { layer: packed.clone(), time })?;
+        let mut records = BTreeMap::new();
+        let mut keep_all = || {
+            for end in &ends {
+                let mut diff_ids = Vec::new();
+                for layer in &end.layers {
+                    let packed = layer.packed.wait()?;
+                    if let Some(fresh) = &layer.fresh {
+                        Fresh::keep(fresh, place, packed.diff_id)?;
                     }
+                    if let Some(Record { key, time, alone }) = layer.record {
+                        let below = if alone { None } else { ChainId::of(&diff_ids) };
+                        records.insert(key.on(below).record(), StepRecord { layer: packed.clone(), time });
+                    }
+                    diff_ids.push(packed.diff_id);
                 }
-                diff_ids.push(packed.diff_id);
             }
+            Ok::<_, BuildError>(())
+        };
+        let kept = keep_all();
+        // The only time that anybody waits for the disk.
+        self.store.barrier()?;
+        for (name, record) in records {
+            self.store.remember(&name, &record)?;
         }
+        self.finder().name_fetched()?;
+        kept?;
         let memos = std::mem::take(&mut *self.memos.lock().unwrap_or_else(PoisonError::into_inner));
         memos.into_iter().try_for_each(|memo| memo.keep(self, &ends))
     }
@@ -52,6 +59,7 @@ impl Executor<'_, '_> {
                 layers.iter().map(|l| Ok((l.packed.wait()?, l.base))).collect::<Result<_, BuildError>>()?;
             images.push((target.platform.clone(), self.image(target.stage, layers)?));
         }
+        self.finder().name_fetched()?;
         join(self.store, images)
     }
 
@@ -59,7 +67,7 @@ impl Executor<'_, '_> {
     fn image(&self, position: usize, layers: Vec<(PackedLayer, bool)>) -> Result<Built, BuildError> {
         let stage = &self.plan.stages[position];
         if let Some(found) = base_image(self.plan, position) {
-            self.finder.lock().unwrap_or_else(PoisonError::into_inner).fetch(found, None)?;
+            self.finder().fetch(found, None)?;
         }
         let mut made = Vec::new();
         for (mut packed, base) in layers {
@@ -89,6 +97,7 @@ impl Executor<'_, '_> {
         let work = self.store.work_dir()?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let converted = recompress(self.store, &work, packed, compression, workers)?;
+        self.store.barrier()?;
         self.store.remember(&record, &converted)?;
         Ok(converted)
     }

@@ -123,8 +123,7 @@ impl Executor<'_, '_> {
         let place = opened.workshop.place(self.store);
         let done = Mutex::default();
         std::thread::scope(|scope| {
-            let mut finder = self.finder.lock().unwrap_or_else(PoisonError::into_inner);
-            finder.fetch(found, Some(&Unpacking::new(scope, place, &done)))
+            self.finder().fetch(found, Some(&Unpacking::new(scope, place, &done)))
         })?;
         Ok(confirm(place, &done)?)
     }

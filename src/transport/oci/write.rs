@@ -47,6 +47,8 @@ pub fn write_layout(
             writing.place(&store.blob_path(digest), &unfinished, &target, size)?;
         }
     }
+    // What was linked is the store's to bring to the disk, what was copied is there.
+    store.barrier()?;
     put_in_index(dir, dir, tag, manifest.clone())?;
     writing.added.clear();
     Ok(())
@@ -148,8 +150,9 @@ impl Writing {
     fn place(&mut self, from: &Path, unfinished: &Path, target: &Path, size: u64) -> Result<(), LayoutError> {
         let new = target.symlink_metadata().is_err();
         if fs::hard_link(from, unfinished).is_err() {
-            let copied = fs::copy(from, unfinished).map_err(LayoutError::io("cannot write", unfinished));
-            let copied = copied.and_then(|n| match n {
+            let copied = fs::copy(from, unfinished);
+            let copied = copied.and_then(|n| File::open(unfinished)?.sync_data().map(|()| n));
+            let copied = copied.map_err(LayoutError::io("cannot write", unfinished)).and_then(|n| match n {
                 n if n == size => Ok(()),
                 _ => Err(LayoutError::io("cannot write", target)(io::ErrorKind::UnexpectedEof.into())),
             });

@@ -1,0 +1,82 @@
+//! The system calls of a command, as `strace` tells them.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Lab, Said, given, run};
+
+/// What a command has asked of the kernel, in order.
+pub(crate) struct Calls(Vec<Call>);
+
+/// One system call.
+pub(crate) struct Call {
+    /// Its name.
+    pub(crate) name: String,
+    /// The whole line; descriptors come with the paths they lead to, as in `3</etc/passwd>`.
+    pub(crate) line: String,
+    failed: bool,
+}
+
+/// Runs cooper under `strace`, following threads and processes.
+pub(crate) fn traced(lab: &Lab, arguments: &[&str]) -> (Said, Calls) {
+    let mut command = lab.command("strace");
+    // Whole paths: a digest alone is longer than what is shown by default.
+    command.args(["-f", "-y", "-s", "4096", "-o", "trace"]).arg(given("COOPER_TEST_BIN")).args(arguments);
+    let said = run(&mut command);
+    let text = std::fs::read(lab.dir.join("trace")).unwrap();
+    (said, Calls::parse(&String::from_utf8_lossy(&text)))
+}
+
+impl Calls {
+    fn parse(text: &str) -> Calls {
+        let calls = text.lines().filter_map(|line| {
+            // `PID name(…) = result`; a call that waited for another thread stands on two lines.
+            let (_, rest) = line.split_once(' ')?;
+            let (name, _) = rest.trim_start().split_once('(')?;
+            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let failed = line.rsplit_once(") = ").is_some_and(|(_, result)| result.starts_with('-'));
+            (!name.is_empty() && name.chars().all(is_name)).then(|| Call {
+                name: name.to_owned(),
+                line: rest.trim_start().to_owned(),
+                failed,
+            })
+        });
+        let calls = Calls(calls.collect());
+        assert!(calls.count("execve") > 0, "nothing was traced:\n{text}");
+        calls
+    }
+
+    /// How many there were.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Call> {
+        self.0.iter()
+    }
+
+    /// How many there were of this name.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.0.iter().filter(|call| call.name == name).count()
+    }
+
+    /// Those of these names.
+    pub(crate) fn named(&self, names: &[&str]) -> Vec<&str> {
+        let found = self.0.iter().filter(|call| names.contains(&call.name.as_str()));
+        found.map(|call| call.line.as_str()).collect()
+    }
+
+    /// What was opened, by the paths that the descriptors lead to.
+    pub(crate) fn opened(&self) -> Vec<PathBuf> {
+        let opens = self.0.iter().filter(|c| c.name.starts_with("open") && !c.failed);
+        opens.filter_map(|call| call.result_path()).collect()
+    }
+}
+
+impl Call {
+    /// The path that the descriptor in the result leads to.
+    fn result_path(&self) -> Option<PathBuf> {
+        let (_, result) = self.line.rsplit_once(") = ")?;
+        let (_, path) = result.split_once('<')?;
+        Some(Path::new(path.trim_end().strip_suffix('>')?).to_owned())
+    }
+}
