@@ -7,7 +7,7 @@ use cooper_runtime::record::{Attributes, ByInode, Inode};
 use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::Records;
-use super::freeze::join;
+use super::describe::join;
 
 /// What is on record of all that lies in an upper directory. `merged` is the mounted root, whose inode
 /// numbers are those that the step saw: the upper file of a lower one that was copied up has another.

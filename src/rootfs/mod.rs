@@ -8,7 +8,10 @@
 //! | [`copy`] | the backend that needs nothing but a directory: a tree of its own, compared with what it was |
 //! | [`lower`] | reads a stack of unpacked layers as one tree, the way the kernel's overlay shows it |
 //! | [`inodes`] | records that a step left by inode → records by path |
+//! | [`describe`] | what a layer says of a name, as it lies on the disk |
+//! | [`opener`] | opens the files of a layer, one after the other |
 //! | [`freeze`] | turns what a backend says has changed into exactly what a layer says |
+//! | [`parallel`] | work that brings more work, on all processors |
 //! | [`place`] | a mount point in the work directory |
 //! | [`pack`] | writes a frozen layer as canonical tar, compressed, into the store |
 //! | [`unpack`] | brings the layers of an image from blobs to directories |
@@ -16,12 +19,15 @@
 //! A [`LayerDir`] never changes once it exists, so any number of commands may have it mounted.
 
 mod copy;
+mod describe;
 pub mod freeze;
 mod fuse;
 mod inodes;
 pub mod lower;
+mod opener;
 mod overlay;
 pub mod pack;
+pub(crate) mod parallel;
 mod place;
 pub mod storage;
 pub mod unpack;
@@ -31,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cooper_runtime::record::Attributes;
+use cooper_runtime::sys::fs::Time;
 
 use crate::layer::entry::Entry;
 
@@ -94,5 +101,11 @@ impl Clamp {
             Clamp::Newest { to, .. } => mtime.min(to),
             Clamp::Exactly(time) => time,
         }
+    }
+
+    /// The same of a time on the disk: what it does not change keeps its fraction of a second.
+    pub(crate) fn time(self, mtime: Time) -> Time {
+        let sec = self.apply(mtime.sec);
+        if sec == mtime.sec { mtime } else { Time { sec, nsec: 0 } }
     }
 }

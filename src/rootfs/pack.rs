@@ -6,7 +6,7 @@ use std::path::Path;
 use cooper_runtime::sys::fs;
 use serde::{Deserialize, Serialize};
 
-use super::freeze::FileOpener;
+use super::opener::FileOpener;
 use crate::image::{DiffId, Digest};
 use crate::layer::compress::{Compression, LayerWriter};
 use crate::layer::content::FileContent;

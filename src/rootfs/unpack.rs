@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cooper_runtime::sys::fs;
 
-use super::freeze::describe;
+use super::describe::describe;
 use super::lower::MergedDir;
 use super::pack;
 use super::{LayerDir, Records};

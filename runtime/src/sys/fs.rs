@@ -443,6 +443,12 @@ pub fn set_mtime_at(dir: impl AsFd, name: &OsStr, mtime: Time) -> io::Result<()>
     Ok(rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Sets the modification time of an open file or directory (and the access time to the same).
+pub fn set_mtime(fd: impl AsFd, mtime: Time) -> io::Result<()> {
+    let t = Timespec { tv_sec: mtime.sec, tv_nsec: mtime.nsec.into() };
+    Ok(rustix::fs::futimens(fd, &Timestamps { last_access: t, last_modification: t })?)
+}
+
 /// The target of a symbolic link.
 pub fn read_link_at(dir: impl AsFd, name: &OsStr) -> io::Result<OsString> {
     let target = rustix::fs::readlinkat(dir, name, Vec::new())?;

@@ -14,7 +14,7 @@ use super::clone::{dress, open_up};
 use super::stale::Stale;
 use crate::layer::apply::make_whiteout;
 use crate::rootfs::Records;
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
 
 /// Marks a file as a lower one that was written to; the name and its meaning are the kernel overlay's.
 const ORIGIN: &str = "user.overlay.origin";

@@ -7,7 +7,6 @@
 //! | file | does |
 //! |---|---|
 //! | [`snapshot`] | what `stat` says of every name, before and after |
-//! | [`parallel`] | the same on all processors |
 //! | [`stale`] | which names of a tree may not be what they are said to be |
 //! | [`clone`] | makes a tree what a stack of layers says, all of it or what is stale |
 //! | [`changes`] | moves what differs to an upper directory |
@@ -22,7 +21,6 @@
 
 mod changes;
 mod clone;
-mod parallel;
 mod snapshot;
 mod stale;
 #[cfg(test)]

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
-use super::parallel;
 use super::stale::Stale;
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
+use crate::rootfs::parallel;
 use crate::store::WorkDir;
 
 /// How long [`Snapshot::settle`] waits: ticks last 1 to 10 ms.

@@ -22,7 +22,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
 use super::normalise::COPIED;
 use crate::rootfs::LayerDir;
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
 use crate::rootfs::lower::MergedDir;
 use crate::store::WorkDir;
 

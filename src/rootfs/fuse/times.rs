@@ -19,7 +19,7 @@ use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::normalise::{COPIED, OPAQUE, OPAQUE_FILE, WHITEOUT_PREFIX};
 use crate::rootfs::LayerDir;
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
 use crate::rootfs::lower::MergedDir;
 
 /// Sets the times in `upper` right while the program still answers for `merged`, the mounted root of

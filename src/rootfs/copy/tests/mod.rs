@@ -12,7 +12,8 @@ use crate::layer::apply::{ApplyOptions, apply};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::rootfs::Clamp;
-use crate::rootfs::freeze::{FileOpener, freeze};
+use crate::rootfs::freeze::freeze;
+use crate::rootfs::opener::FileOpener;
 use crate::store::Store;
 use model::Tree as Model;
 

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use cooper_runtime::sys::fs::{self, FileKind};
 
 use crate::layer::entry::{Entry, EntryKind, kept_xattr, normalise_xattr};
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
 
 /// All that a layer could say of a name, and which names are one file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use cooper_runtime::sys::fs::{self, FileKind, Time};
 use proptest::prelude::*;
 
-use crate::rootfs::freeze::join;
+use crate::rootfs::describe::join;
 
 /// Few, so that a step often meets what another has made.
 const NAMES: [&[u8]; 8] = [b"a", b"b", b"c", b"d", b"\xff\n", b"...", b"e", b"long name, with a space"];
