@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cooper_runtime::sys::fs::Time;
+
 use super::cached::Copied;
 use super::{Executor, Failure, Opened, StepFailure, base_image};
 use crate::build::arrivals::{Unpacking, confirm};
@@ -10,7 +12,7 @@ use crate::build::run_mounts::{self, Resolved};
 use crate::build::sources::{Part, Seen};
 use crate::build::stack::{Fresh, StageEnd, image_end};
 use crate::build::{BuildError, StepError};
-use crate::context::SourceTree;
+use crate::context::{ItemKind, SourceTree};
 use crate::image::ChainId;
 use crate::plan::{CopyStep, MountKind, Origin, RunStep};
 use crate::rootfs::LayerDir;
@@ -79,7 +81,15 @@ impl Executor<'_, '_> {
             Origin::Stage(position) => format!("stage {}", self.plan.stages[*position].label),
             _ => "the image".to_owned(),
         };
-        let parts = self.sources.parts(copy, Some(&SourceTree::image(root, name)))?;
+        let mut parts = self.sources.parts(copy, Some(&SourceTree::image(root, name)))?;
+        // Hardly a layer says when its root was changed, and what a mounted one says is when it was unpacked.
+        for source in parts.iter_mut().flat_map(|part| &mut part.selection.sources) {
+            if let (true, Some(root)) = (source.location.is_empty(), source.items.first_mut())
+                && root.kind == ItemKind::Directory
+            {
+                root.stat.mtime = Time { sec: time, nsec: 0 };
+            }
+        }
         Ok(Copied { parts, time })
     }
 
