@@ -86,14 +86,14 @@ pub(super) struct StageEnd {
 }
 
 impl StageEnd {
-    /// Whether all layers are packed.
-    pub(super) fn is_packed(&self) -> bool {
-        self.layers.iter().all(|layer| layer.packed.is_settled())
+    /// Whether the diff IDs of all layers are known.
+    pub(super) fn is_hashed(&self) -> bool {
+        self.layers.iter().all(|layer| layer.packed.is_hashed())
     }
 
-    /// The chain ID of its layers; waits for those that are being packed.
+    /// The chain ID of its layers; waits for those whose diff IDs are not known yet.
     pub(super) fn chain(&self) -> Result<Option<ChainId>, PackError> {
-        let diff_ids = self.layers.iter().map(|l| Ok(l.packed.wait()?.diff_id));
+        let diff_ids = self.layers.iter().map(|layer| layer.packed.diff_id());
         Ok(ChainId::of(&diff_ids.collect::<Result<Vec<_>, PackError>>()?))
     }
 }

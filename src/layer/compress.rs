@@ -171,6 +171,11 @@ impl<W: Write> LayerWriter<W> {
         Ok(Self { tar: Sha256::new(), uncompressed_size: 0, blob })
     }
 
+    /// SHA-256 of what was written so far: the diff ID, once that is all. Compressing may take longer.
+    pub fn tar_digest(&self) -> [u8; 32] {
+        self.tar.clone().finalize().into()
+    }
+
     /// Ends the blob and gives the output back (not flushed) with the digests.
     pub fn finish(self) -> io::Result<(W, LayerDigests)> {
         let out = match self.blob {

@@ -45,7 +45,8 @@ pub enum PackError {
 }
 
 /// Writes the layer in `dir` as a blob: the tar is made once, and the diff ID, the compression and the
-/// blob's digest come from the same stream. `workers` threads compress.
+/// blob's digest come from the same stream. `workers` threads compress. `hashed` is told the diff ID as soon
+/// as the tar is made, which is before all of it is compressed.
 pub fn pack(
     store: &Store,
     work: &WorkDir,
@@ -53,6 +54,7 @@ pub fn pack(
     entries: &[Entry],
     compression: Compression,
     workers: usize,
+    hashed: &dyn Fn(DiffId),
 ) -> Result<PackedLayer, PackError> {
     let root = fs::open_dir(dir)?;
     let mut files = FileOpener::new(std::os::fd::AsFd::as_fd(&root))?;
@@ -69,6 +71,7 @@ pub fn pack(
         }
     }
     let layer = tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+    hashed(DiffId(Digest::from_bytes(layer.tar_digest())));
     finish(store, layer, compression)
 }
 

@@ -114,7 +114,7 @@ impl Executor<'_, '_> {
     }
 
     fn remembered(&self, end: &StageEnd, memo: InstructionKey) -> Result<Option<Vec<Content>>, BuildError> {
-        Ok(match end.is_packed() {
+        Ok(match end.is_hashed() {
             true => self.store.cached(&memo.on(end.chain()?).contents()),
             false => None,
         })
@@ -128,7 +128,7 @@ impl Executor<'_, '_> {
         contents: &[Content],
     ) -> Result<(), BuildError> {
         match from {
-            Origin::Stage(stage) if !end.is_packed() => {
+            Origin::Stage(stage) if !end.is_hashed() => {
                 let memo = Memo { key: memo, stage: *stage, contents: contents.to_vec() };
                 self.memos.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(memo);
                 Ok(())

@@ -132,9 +132,7 @@ impl Executor<'_, '_> {
         }
         let place = opened.workshop.place(self.store);
         let done = Mutex::default();
-        std::thread::scope(|scope| {
-            self.finder().fetch(found, Some(&Unpacking::new(scope, place, &done)))
-        })?;
+        std::thread::scope(|scope| self.finder().fetch(found, Some(&Unpacking::new(scope, place, &done))))?;
         Ok(confirm(place, &done)?)
     }
 
@@ -147,10 +145,15 @@ impl Executor<'_, '_> {
         let known = if mixed { end.layers.len() } else { first_fresh };
         let mut layers = Vec::new();
         for layer in &end.layers[..known] {
-            let packed = layer.packed.wait().map_err(BuildError::Pack)?;
             layers.push(match &layer.fresh {
-                Some(fresh) => Stacked::Made(packed.diff_id, Fresh::dir(fresh)),
-                None => Stacked::Stored(packed.diff_id, packed.digest),
+                Some(fresh) => {
+                    let diff_id = layer.packed.diff_id().map_err(BuildError::Pack)?;
+                    Stacked::Made(diff_id, Fresh::dir(fresh))
+                }
+                None => {
+                    let packed = layer.packed.wait().map_err(BuildError::Pack)?;
+                    Stacked::Stored(packed.diff_id, packed.digest)
+                }
             });
         }
         let place = opened.workshop.place(self.store);
