@@ -59,7 +59,7 @@ programs_base() (
     tar -C "$root/tree" --no-same-owner -xf "$root/all.tar" ./usr
     cd "$root/tree" || exit
     find usr -type f -printf '%p\t%s\n' | LC_ALL=C sort |
-        awk -F'\t' -v bytes="$bytes" '{ sum += $2; if (sum > bytes) exit; print $1 }' >"$root/files"
+        awk -F'\t' -v bytes="$bytes" '{ sum += $2 } sum <= bytes { print $1 }' >"$root/files"
     tar -c "${DETERMINISTIC[@]}" -T "$root/files" -f "$out.part"
     mv "$out.part" "$out"
 )
