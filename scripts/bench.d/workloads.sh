@@ -52,6 +52,7 @@ tree_of_pieces() {
 # since it takes minutes.
 programs_base() (
     local out=$1 bytes=$2 root
+    say F "making a Debian with compilers, which is kept"
     root=$(mktemp -d -p "$work")
     trap 'rm -rf "$root"' EXIT
     debian_base "$root/all.tar" --include=g++,git,python3,clang
