@@ -52,7 +52,7 @@ print_table() {
                 "$(ratio "$theirs" "$ours")" "${bare:+$(ms "$bare")}" "${bare:+$(ratio "$ours" "$bare" 2)}" \
                 "$(mib "$(peak "$letter-cooper")") ($(mib "$(peak "$letter-$way")"))"
         done
-        printf '\n'
+        ! [[ $only =~ [ACF] ]] || printf '\n'
         for letter in A C; do
             ! wanted "$letter" || printf '%s: buildah was faster %s\n' "$letter" "$(way_name "$(buildah_of "$letter")")"
         done
