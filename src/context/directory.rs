@@ -150,19 +150,22 @@ fn read_inside(
     path: &Path,
 ) -> Result<Option<Vec<u8>>, ContextError> {
     let unreadable = |source| ContextError::ReadIgnore { path: path.to_owned(), source };
-    if let Some(text) = in_root::read_file(root, name, IGNORE_FILE_LIMIT).map_err(unreadable)? {
-        return Ok(Some(text));
-    }
     // Only what is truly missing means that there are no rules: a directory, or a link that leads out
     // of the context, would otherwise let everything into the image that it was meant to keep out.
     match in_root::find(root, name, in_root::Walk { follow_last: false, make_dir: None }) {
-        Ok(place) if place.stat.is_some() => Err(unreadable(io::Error::new(
+        Ok(place) if place.stat.is_some() => {}
+        Ok(_) => return Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(unreadable(e)),
+    }
+    match in_root::read_file(root, name, IGNORE_FILE_LIMIT).map_err(unreadable)? {
+        Some(text) => Ok(Some(text)),
+        None => Err(unreadable(io::Error::new(
             io::ErrorKind::InvalidInput,
             "it is not a regular file inside the context",
         ))),
-        Ok(_) => Ok(None),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(unreadable(e)),
     }
 }
 

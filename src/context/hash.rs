@@ -8,12 +8,12 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use cooper_runtime::sys::fs::{self, FileKind, Stat};
 
 use super::select::{ItemKind, Origin, SelectError, Selection};
 use super::stat_cache::{ContentHash, StatCache, clock};
+use super::threads;
 use super::tree::{Cursor, SourceTree};
 use sha2::{Digest as _, Sha256};
 
@@ -86,6 +86,7 @@ impl Selection {
         let empty = Sha256::digest(b"").into();
         let mut digests = Vec::new();
         let mut unknown: Vec<Unknown<'_>> = Vec::new();
+        let mut location = Vec::new();
         for source in &self.sources {
             for item in source.items.iter().filter(|item| item.kind == ItemKind::File) {
                 let tree = match &source.origin {
@@ -95,7 +96,7 @@ impl Selection {
                         continue;
                     }
                 };
-                let location = source.location_of(item);
+                source.locate(item, &mut location);
                 let known = match item.stat.size {
                     0 => Some(empty),
                     _ if tree.is_context() => cache.get(&location, &item.stat),
@@ -104,6 +105,7 @@ impl Selection {
                 match known {
                     Some(digest) => digests.push(digest),
                     None => {
+                        let location = location.clone();
                         unknown.push(Unknown { at: digests.len(), tree, location, stat: item.stat });
                         digests.push(empty);
                     }
@@ -145,12 +147,11 @@ struct Hashed {
 /// Hashes all `files`; the results name them by index, in any order.
 fn hash_all(tree: &SourceTree, files: &[Unknown<'_>]) -> Result<Vec<(usize, Hashed)>, SelectError> {
     let bytes: u64 = files.iter().map(|file| file.stat.size).sum();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = match files.len() {
         0 => return Ok(Vec::new()),
         1 => 1,
         few if few < PARALLEL_FILES && bytes < PARALLEL_BYTES => 1,
-        many => cores.min(8).min(many),
+        many => threads::of(many),
     };
     let batch = BATCH.min(files.len().div_ceil(threads));
     let next = AtomicUsize::new(0);
@@ -183,43 +184,10 @@ fn hash_all(tree: &SourceTree, files: &[Unknown<'_>]) -> Result<Vec<(usize, Hash
         }
         results.lock().unwrap_or_else(|e| e.into_inner()).append(&mut own);
     };
-    if threads == 1 {
-        work();
-    } else {
-        let before = threads_running();
-        thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            work();
-            for other in others {
-                if let Err(panic) = other.join() {
-                    std::panic::resume_unwind(panic);
-                }
-            }
-        });
-        wait_until_gone(before);
-    }
+    threads::scoped(threads, work);
     match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
         Some((_, error)) => Err(error),
         None => Ok(results.into_inner().unwrap_or_else(|e| e.into_inner())),
-    }
-}
-
-/// How many threads the kernel counts in this process.
-fn threads_running() -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Some(std::fs::metadata("/proc/self/task").ok()?.nlink())
-}
-
-/// A joined thread is done with our memory, but the kernel may count it for a moment longer, and in that
-/// moment `unshare(CLONE_NEWUSER)` fails. So wait for it; other threads of the process may come and go
-/// meanwhile, hence not for long.
-fn wait_until_gone(before: Option<u64>) {
-    let Some(before) = before else { return };
-    for _ in 0..200 {
-        if threads_running().is_none_or(|now| now <= before) {
-            break;
-        }
-        thread::sleep(std::time::Duration::from_micros(50));
     }
 }
 

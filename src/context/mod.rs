@@ -10,8 +10,10 @@
 //! | [`directory`] | opens a build context, and reads its `.dockerignore` |
 //! | [`tree`] | a directory that may be copied from: the context, or the root of a stage or image |
 //! | [`mod@select`] | source words → the files that they mean, with what `stat` says of each |
+//! | `walk` | one source word → all that is wanted of it |
 //! | `wanted` | what `--parents` and `--exclude` want of a directory |
 //! | [`hash`] | a selection → the digest that a step's cache key is made of |
+//! | `threads` | helpers for both, which are gone before a namespace is entered |
 //! | [`stat_cache`] | remembers hashes of files that did not change, in `cache/context/` |
 //!
 //! The trees are untrusted: they may hold any links and may change under way. So below a tree's root
@@ -27,8 +29,10 @@ mod resolve;
 pub mod select;
 pub mod source;
 pub mod stat_cache;
+mod threads;
 pub mod tree;
 pub mod unpack;
+mod walk;
 mod wanted;
 
 pub use directory::{ContextError, DirectoryContext, IgnoreRules};

@@ -6,19 +6,15 @@
 
 mod error;
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::vec;
 
-use cooper_runtime::sys::fs::{self, DirEntry, FileKind, Stat, Time};
+use cooper_runtime::sys::fs::{self, FileKind, Stat, Time};
 
 use super::resolve::{self, Found, Lost, WildcardError};
 use super::tree::{Cursor, SourceTree, join};
-use super::wanted::{Wanted, Way};
-use crate::dockerfile::ignore::Above;
+use super::walk::collect;
+use super::wanted::Wanted;
 pub use error::{Hint, SelectError};
 
 /// How a COPY or ADD selects.
@@ -116,6 +112,16 @@ impl Source {
     /// Where an item lies in the tree.
     pub fn location_of(&self, item: &Item) -> Vec<u8> {
         join(&self.location, &item.path)
+    }
+
+    /// The same, in place of what `location` holds: for whoever asks of many.
+    pub(super) fn locate(&self, item: &Item, location: &mut Vec<u8>) {
+        location.clear();
+        location.extend_from_slice(&self.location);
+        if !location.is_empty() && !item.path.is_empty() {
+            location.push(b'/');
+        }
+        location.extend_from_slice(&item.path);
     }
 }
 
@@ -351,170 +357,6 @@ fn not_found(tree: &SourceTree, word: &[u8], names: &[Vec<u8>], lost: Lost) -> S
         Lost::Missing(path) => resolve::near_miss(tree, &path).map(|name| Hint::DidYouMean(shown(&name))),
     };
     SelectError::NotFound { source_word, tree: tree_name, why }
-}
-
-/// A directory whose entries are being gone through.
-struct Frame {
-    /// Relative to the source.
-    path: Vec<u8>,
-    entries: vec::IntoIter<DirEntry>,
-    /// What its entries have to know of the ignore rules.
-    above: Above,
-    /// The same of what is wanted.
-    way: Way,
-    /// Its item, as long as it is copied only if something below it is, and nothing was found there yet.
-    pending: Option<Item>,
-}
-
-/// All that is wanted of a source; without items when the source is a directory that is left out with all
-/// below it.
-fn collect(
-    tree: &SourceTree,
-    names: &[Vec<u8>],
-    found: Found,
-    wanted: &Wanted,
-) -> Result<Source, SelectError> {
-    let name = names.last().cloned().unwrap_or_default();
-    let origin = Origin::Tree(tree.clone());
-    let mut source = Source { origin, name, location: found.path, items: Vec::new() };
-    let mut walk = Walk { tree, cursor: Cursor::new(tree.root()), links: HashMap::new() };
-    let Some(item) = walk.item(&source.location, Vec::new(), found.stat, 0)? else { return Ok(source) };
-    if item.kind != ItemKind::Directory {
-        source.items.push(item);
-        return Ok(source);
-    }
-    let (hidden, above) = walk.rules_at(&source.location);
-    let entries = walk.list(&source.location)?;
-    let pending = Some(item);
-    let mut frames = vec![Frame { path: Vec::new(), entries, above, way: Way::default(), pending }];
-    if !hidden {
-        settle(&mut frames, &mut source.items);
-    }
-    while let Some(frame) = frames.last_mut() {
-        let Some(entry) = frame.entries.next() else {
-            frames.pop();
-            continue;
-        };
-        let path = join(&frame.path, entry.name.as_bytes());
-        let location = join(&source.location, &path);
-        let (hidden, above) = walk.check(&frame.above, &location);
-        let (want, way) = wanted.check(&frame.way, &path);
-        let taken = !hidden && want;
-        // Whether it is a directory has to be known before it may be passed over.
-        let reaches_below =
-            (!hidden || walk.may_hold_exceptions(&location)) && (want || wanted.may_want_below(&way, &path));
-        let passed_over = |kind| !(taken || kind == FileKind::Directory && reaches_below);
-        if entry.kind.is_some_and(passed_over) {
-            continue;
-        }
-        let stat = walk.stat(&location)?;
-        if passed_over(stat.kind) {
-            continue;
-        }
-        let at = source.items.len() + frames.iter().filter(|frame| frame.pending.is_some()).count();
-        let Some(mut item) = walk.item(&location, path.clone(), stat, at)? else { continue };
-        if stat.kind != FileKind::Directory {
-            settle(&mut frames, &mut source.items);
-            source.items.push(item);
-            continue;
-        }
-        item.on_the_way = !want;
-        let entries = walk.list(&location)?;
-        frames.push(Frame { path, entries, above, way, pending: Some(item) });
-        if taken {
-            settle(&mut frames, &mut source.items);
-        }
-    }
-    Ok(source)
-}
-
-/// Takes the directories that were waiting for something below them.
-fn settle(frames: &mut [Frame], items: &mut Vec<Item>) {
-    items.extend(frames.iter_mut().filter_map(|frame| frame.pending.take()));
-}
-
-struct Walk<'t> {
-    tree: &'t SourceTree,
-    cursor: Cursor<'t>,
-    /// Files with several names: device and inode to the index of the first.
-    links: HashMap<(u64, u64), usize>,
-}
-
-impl Walk<'_> {
-    /// The rules as they stand at a directory, asked from the root down.
-    fn rules_at(&self, location: &[u8]) -> (bool, Above) {
-        let mut state = (false, Above::default());
-        if location.is_empty() {
-            return state;
-        }
-        let slashes = (0..location.len()).filter(|&at| location[at] == b'/');
-        for end in slashes.chain([location.len()]) {
-            state = self.check(&state.1, &location[..end]);
-        }
-        state
-    }
-
-    fn check(&self, above: &Above, location: &[u8]) -> (bool, Above) {
-        match self.tree.ignore() {
-            Some(rules) => rules.patterns().check(above, location),
-            None => (false, Above::default()),
-        }
-    }
-
-    fn may_hold_exceptions(&self, location: &[u8]) -> bool {
-        self.tree.ignore().is_some_and(|rules| rules.patterns().exception_below(location))
-    }
-
-    fn stat(&mut self, location: &[u8]) -> Result<Stat, SelectError> {
-        let stat = self.cursor.parent(location).and_then(|(dir, name)| fs::stat_at(dir, name));
-        stat.map_err(|e| SelectError::io(self.tree, location, e))
-    }
-
-    fn list(&mut self, location: &[u8]) -> Result<vec::IntoIter<DirEntry>, SelectError> {
-        let entries = self.cursor.dir(location).and_then(fs::list);
-        let mut entries = entries.map_err(|e| SelectError::io(self.tree, location, e))?;
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries.into_iter())
-    }
-
-    /// The item for what lies at `location`; `None` for what is not copied.
-    fn item(
-        &mut self,
-        location: &[u8],
-        path: Vec<u8>,
-        stat: Stat,
-        index: usize,
-    ) -> Result<Option<Item>, SelectError> {
-        let mut capability = None;
-        let kind = match stat.kind {
-            FileKind::Directory => ItemKind::Directory,
-            FileKind::Fifo => ItemKind::Fifo,
-            FileKind::CharDevice => ItemKind::CharDevice(stat.rdev.0, stat.rdev.1),
-            FileKind::BlockDevice => ItemKind::BlockDevice(stat.rdev.0, stat.rdev.1),
-            FileKind::Socket if self.tree.is_context() => ItemKind::Socket,
-            // A layer cannot hold one.
-            FileKind::Socket => return Ok(None),
-            FileKind::Symlink => {
-                let target = self.cursor.parent(location).and_then(|(dir, name)| fs::read_link_at(dir, name));
-                let target = target.map_err(|e| SelectError::io(self.tree, location, e))?;
-                ItemKind::Symlink(target.as_bytes().to_owned())
-            }
-            FileKind::File => {
-                let first = match stat.nlink {
-                    0 | 1 => index,
-                    _ => *self.links.entry((stat.dev, stat.ino)).or_insert(index),
-                };
-                if first == index { ItemKind::File } else { ItemKind::Hardlink(first) }
-            }
-        };
-        if kind == ItemKind::File && !self.tree.is_context() {
-            let attribute = OsStr::new("security.capability");
-            let value =
-                self.cursor.parent(location).and_then(|(dir, name)| fs::xattr_at(dir, name, attribute));
-            capability = value.map_err(|e| SelectError::io(self.tree, location, e))?;
-        }
-        Ok(Some(Item { path, kind, stat, capability, on_the_way: false }))
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use cooper_runtime::sys::fs::{self, FileKind};
+use cooper_runtime::sys::fs::{self, DirEntry, FileKind};
 
 use super::directory::IgnoreRules;
 
@@ -137,6 +137,19 @@ impl<'a> Cursor<'a> {
     pub fn parent<'p>(&mut self, path: &'p [u8]) -> io::Result<(BorrowedFd<'_>, &'p OsStr)> {
         let (dir, name) = split(path);
         Ok((self.dir(dir)?, name))
+    }
+
+    /// The names in the directory at `path`, in the file system's order.
+    ///
+    /// # Errors
+    /// As for [`dir`](Cursor::dir), and what reading it says.
+    pub fn list(&mut self, path: &[u8]) -> io::Result<Vec<DirEntry>> {
+        self.dir(path)?;
+        match self.chain.last() {
+            // Nobody else reads with a descriptor that the cursor has opened.
+            Some((_, Some(own))) => fs::list_own(own),
+            _ => fs::list(self.root),
+        }
     }
 
     fn here(&self) -> BorrowedFd<'_> {

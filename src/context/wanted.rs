@@ -51,6 +51,11 @@ impl Wanted {
         Ok(self)
     }
 
+    /// Whether there is nothing that is not wanted.
+    pub(super) fn is_all(&self) -> bool {
+        self.include.is_none() && self.exclude.is_empty()
+    }
+
     /// Whether `path` is wanted, given what is known of the directory it is in; and what its own entries
     /// have to know.
     pub(super) fn check(&self, above: &Way, path: &[u8]) -> (bool, Way) {

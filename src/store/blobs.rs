@@ -115,7 +115,8 @@ impl Store {
     /// Reads a document (manifest, index, configuration) and checks that it still has its digest.
     pub fn read_document(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let path = self.blob_path(digest);
-        let mut bytes = Vec::new();
+        // Most documents fit, and are read at once.
+        let mut bytes = Vec::with_capacity(16 << 10);
         let file = self.open_blob(digest)?;
         file.take(DOCUMENT_LIMIT + 1)
             .read_to_end(&mut bytes)

@@ -248,6 +248,18 @@ pub fn list(dir: impl AsFd) -> io::Result<Vec<DirEntry>> {
     Ok(names)
 }
 
+/// The same of a directory that nobody else reads at this time: its description is used as it is, and so needs
+/// no other one to be opened.
+pub fn list_own(dir: &OwnedFd) -> io::Result<Vec<DirEntry>> {
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut names = Vec::new();
+    read_names(dir, &mut |name, kind| {
+        names.push(DirEntry { name: name.to_owned(), kind });
+        Ok(())
+    })?;
+    Ok(names)
+}
+
 /// Gives each name in an open directory, and its type where the file system tells it with the name, to
 /// `each`, in the file system's order. Nothing is kept, however large the directory.
 ///
@@ -258,9 +270,15 @@ pub fn visit(
     mut each: impl FnMut(&OsStr, Option<FileKind>) -> io::Result<()>,
 ) -> io::Result<()> {
     // A fresh description: the offset of a shared one would be moved by other readers.
-    let own = open_dir_at(dir, OsStr::new("."))?;
+    read_names(&open_dir_at(dir, OsStr::new("."))?, &mut each)
+}
+
+fn read_names(
+    dir: &OwnedFd,
+    each: &mut dyn FnMut(&OsStr, Option<FileKind>) -> io::Result<()>,
+) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut entries = RawDir::new(&own, buffer.spare_capacity_mut());
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
     while let Some(entry) = entries.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();

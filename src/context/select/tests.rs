@@ -1,4 +1,6 @@
+use std::ffi::OsStr;
 use std::fs as stdfs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
