@@ -168,13 +168,15 @@ impl<'a> Git<'a> {
         fs::create_dir(&dir).map_err(GitError::io("cannot create", &dir))?;
         job.fetch(&dir, commit, options.keep_git_dir)?;
         job.git(&dir, "check out", &["checkout", "--quiet", "--force", "--detach", &commit.id])?;
-        if options.submodules && fs::symlink_metadata(dir.join(".gitmodules")).is_ok_and(|m| m.is_file()) {
+        let submodules =
+            options.submodules && fs::symlink_metadata(dir.join(".gitmodules")).is_ok_and(|m| m.is_file());
+        if submodules {
             job.submodules(&dir)?;
         }
         let time = job.git(&dir, "read the commit of", &["log", "-1", "--format=%ct", &commit.id, "--"])?;
         let time = Time { sec: time.trim().parse().unwrap_or(0), nsec: 0 };
         if options.keep_git_dir {
-            job.clean_git_dir(&dir)?;
+            job.clean_git_dir(&dir, submodules)?;
         }
         settle(&dir, options.keep_git_dir, time).map_err(GitError::io("cannot prepare", &dir))?;
         job.subdirectory(&dir)
@@ -356,11 +358,21 @@ impl<'a> Job<'a> {
     }
 
     /// What stays is as it would be after a clone.
-    fn clean_git_dir(&self, dir: &Path) -> Result<(), GitError> {
+    fn clean_git_dir(&self, dir: &Path, submodules: bool) -> Result<(), GitError> {
         match fs::remove_file(dir.join(".git/FETCH_HEAD")) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(GitError::io("cannot remove", dir)(e)),
-            _ => Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(GitError::io("cannot remove", dir)(e));
+            }
+            _ => {}
         }
+        // The index remembers inode numbers and times of the files that were checked out. One that is read
+        // from the commit does not, and Git looks at the files when it is next asked.
+        self.git(dir, "prepare the index of", &["read-tree", "HEAD"])?;
+        if submodules {
+            let each = ["submodule", "--quiet", "foreach", "--recursive", "git read-tree HEAD"];
+            self.git(dir, "prepare the index of", &each)?;
+        }
+        Ok(())
     }
 
     fn subdirectory(&self, dir: &Path) -> Result<PathBuf, GitError> {

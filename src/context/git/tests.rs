@@ -182,6 +182,9 @@ fn the_git_directory_stays_when_it_is_wanted() {
     scene.commit();
     scene.run(&["tag", "--annotate", "--message", "x", "v1"]);
     let dir = scene.checkout_with("#v1", true).unwrap();
+    let again = scene.checkout_with("#v1", true).unwrap();
+    let index = |dir: &Path| fs::read(dir.join(".git/index")).unwrap();
+    assert_eq!(index(&dir), index(&again), "nothing of inodes and times");
     assert_eq!(scene.run_in(&dir, &["rev-list", "--count", "HEAD"]), "1", "no history is fetched");
     assert_eq!(scene.run_in(&dir, &["describe", "--always"]), "v1");
     assert_eq!(scene.run_in(&dir, &["status", "--porcelain"]), "");
