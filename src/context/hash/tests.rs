@@ -141,3 +141,74 @@ fn a_stage_counts_with_its_content_alone() {
     mode(&twin.path().join("tool"), 0o755);
     assert_ne!(digest(dir.path()), digest(twin.path()));
 }
+
+#[test]
+fn what_moves_from_one_part_to_the_next_changes_the_digest() {
+    type Make = fn(&Path);
+    // Trees that are the same bytes in the same order, divided otherwise.
+    let trees: [(&str, Make); 14] = [
+        ("two files", |d| {
+            fs::write(d.join("a"), "bc").unwrap();
+            fs::write(d.join("d"), "").unwrap();
+        }),
+        ("a byte in the name", |d| {
+            fs::write(d.join("ab"), "c").unwrap();
+            fs::write(d.join("d"), "").unwrap();
+        }),
+        ("a byte in the next name", |d| {
+            fs::write(d.join("a"), "b").unwrap();
+            fs::write(d.join("cd"), "").unwrap();
+        }),
+        ("a byte in the next content", |d| {
+            fs::write(d.join("a"), "b").unwrap();
+            fs::write(d.join("d"), "c").unwrap();
+        }),
+        ("one file", |d| fs::write(d.join("abcd"), "").unwrap()),
+        ("a file in a directory", |d| {
+            fs::create_dir(d.join("a")).unwrap();
+            fs::write(d.join("a/bc"), "").unwrap();
+            fs::write(d.join("d"), "").unwrap();
+        }),
+        ("a name with what separates lines", |d| fs::write(d.join("a\nbc"), "").unwrap()),
+        ("a name with a backslash", |d| fs::write(d.join("a\\bc"), "").unwrap()),
+        ("a file with bytes", |d| fs::write(d.join("x"), "y").unwrap()),
+        ("a link with the same", |d| symlink("y", d.join("x")).unwrap()),
+        ("a directory of that name", |d| fs::create_dir(d.join("x")).unwrap()),
+        ("an empty file of that name", |d| fs::write(d.join("x"), "").unwrap()),
+        ("three names of two files", |d| {
+            fs::write(d.join("l1"), "z").unwrap();
+            fs::write(d.join("l3"), "z").unwrap();
+            fs::hard_link(d.join("l1"), d.join("l2")).unwrap();
+        }),
+        ("the other way", |d| {
+            fs::write(d.join("l1"), "z").unwrap();
+            fs::write(d.join("l2"), "z").unwrap();
+            fs::hard_link(d.join("l2"), d.join("l3")).unwrap();
+        }),
+    ];
+    let mut seen: Vec<(&str, Digest)> = Vec::new();
+    for (what, make) in trees {
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path());
+        let digest = digest_of(dir.path(), &["."]);
+        for (earlier, other) in &seen {
+            assert_ne!(*other, digest, "{earlier}, and {what}");
+        }
+        seen.push((what, digest));
+    }
+}
+
+#[test]
+fn owners_and_change_times_do_not_count() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    fs::write(dir.path().join("d/f"), "one").unwrap();
+    let context = DirectoryContext::open(dir.path(), IgnoreRules::none()).unwrap();
+    let selection = select(context.tree(), &["d", "d/f"], b"/x/").unwrap();
+    let mut other = selection.clone();
+    for item in other.sources.iter_mut().flat_map(|source| &mut source.items) {
+        (item.stat.uid, item.stat.gid, item.stat.ctime.sec) = (12, 34, 56);
+    }
+    let digest = |s: &Selection| s.digest(&mut StatCache::disabled()).unwrap();
+    assert_eq!(digest(&selection), digest(&other));
+}
