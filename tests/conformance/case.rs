@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::support::files::{ContextFile, What, context_line, number, octal, shell_words, tokens};
+
 /// One case, as its file has it.
 pub struct Case {
     /// `theme/name`.
@@ -26,22 +28,6 @@ pub struct Case {
     /// A script that goes on from there.
     pub setup: Option<String>,
     pub expect: Expect,
-}
-
-/// A file that a case writes; the path is relative to the context.
-pub struct ContextFile {
-    pub path: String,
-    pub mode: Option<u32>,
-    pub mtime: Option<u64>,
-    pub what: What,
-}
-
-pub enum What {
-    File(Vec<u8>),
-    Directory,
-    Symlink(String),
-    /// Another name of a file of the context.
-    Hardlink(String),
 }
 
 /// What must come out.
@@ -178,30 +164,6 @@ fn header(line: &str, case: &mut Case) -> Result<(), String> {
     Ok(())
 }
 
-/// Words at blanks; single quotes keep them together.
-fn shell_words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let (mut word, mut inside, mut quoted) = (String::new(), false, false);
-    for c in text.chars() {
-        match c {
-            '\'' => (quoted, inside) = (!quoted, true),
-            c if c.is_whitespace() && !quoted => {
-                if std::mem::take(&mut inside) {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            c => {
-                word.push(c);
-                inside = true;
-            }
-        }
-    }
-    if inside {
-        words.push(word);
-    }
-    words
-}
-
 fn section(title: &str, body: String, case: &mut Case) -> Result<(), String> {
     let words = tokens(title)?;
     let words: Vec<&str> = words.iter().map(|t| t.text.as_str()).collect();
@@ -267,30 +229,6 @@ fn section(title: &str, body: String, case: &mut Case) -> Result<(), String> {
         other => return Err(format!("there is no section `{other}`")),
     }
     Ok(())
-}
-
-/// `path`, `path "content" 0644`, `path/`, `link -> target`, `name = other-name`.
-fn context_line(line: &str) -> Result<ContextFile, String> {
-    let tokens = tokens(line)?;
-    let path = tokens[0].text.clone();
-    let default = || format!("{path}\n").into_bytes();
-    let mut file = match path.strip_suffix('/') {
-        Some(directory) => {
-            ContextFile { path: directory.to_owned(), mode: None, mtime: None, what: What::Directory }
-        }
-        None => ContextFile { path: path.clone(), mode: None, mtime: None, what: What::File(default()) },
-    };
-    let mut rest = tokens[1..].iter();
-    while let Some(token) = rest.next() {
-        match token.text.as_str() {
-            _ if token.quoted => file.what = What::File(token.text.clone().into_bytes()),
-            "->" => file.what = What::Symlink(rest.next().ok_or("a link has a target")?.text.clone()),
-            "=" => file.what = What::Hardlink(rest.next().ok_or("a hardlink has a peer")?.text.clone()),
-            w if w.starts_with("mtime=") => file.mtime = Some(number(&w[6..])?),
-            w => file.mode = Some(octal(w)?),
-        }
-    }
-    Ok(file)
 }
 
 /// One line of a tree.
@@ -359,14 +297,6 @@ fn entry(line: &str) -> Result<Entry, String> {
     Ok(Entry { path: path.text.clone(), kind, mode, owner, mtime, xattrs })
 }
 
-fn octal(text: &str) -> Result<u32, String> {
-    u32::from_str_radix(text, 8).map_err(|_| format!("`{text}` is neither a mode nor anything else"))
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a number"))
-}
-
 fn unhex(text: &str) -> Result<Vec<u8>, String> {
     (0..text.len())
         .step_by(2)
@@ -376,31 +306,4 @@ fn unhex(text: &str) -> Result<Vec<u8>, String> {
                 .ok_or(format!("`{text}` is not hexadecimal"))
         })
         .collect()
-}
-
-struct Token {
-    text: String,
-    quoted: bool,
-}
-
-/// Words at blanks; one in double quotes is read as JSON.
-fn tokens(line: &str) -> Result<Vec<Token>, String> {
-    let mut found = Vec::new();
-    let mut rest = line.trim();
-    while !rest.is_empty() {
-        if rest.starts_with('"') {
-            let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<String>();
-            let text = stream.next().unwrap().map_err(|e| format!("`{line}`: {e}"))?;
-            rest = rest[stream.byte_offset()..].trim_start();
-            found.push(Token { text, quoted: true });
-        } else {
-            let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
-            found.push(Token { text: rest[..end].to_owned(), quoted: false });
-            rest = rest[end..].trim_start();
-        }
-    }
-    if found.is_empty() {
-        return Err("an empty line".into());
-    }
-    Ok(found)
 }

@@ -15,15 +15,12 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
 
-use case::{Case, What};
-use support::{Lab, Said, given, is_root, run};
+use case::Case;
+use support::{Lab, Said, files, given, run};
 
 macro_rules! themes {
     ($($test:ident $theme:literal)*) => {
@@ -192,49 +189,7 @@ fn prepare(lab: &Lab, case: &Case, dir: &Path) -> Result<(), String> {
     let context = dir.join("ctx");
     fs::create_dir_all(&context).unwrap();
     fs::create_dir_all(dir.join("nothing")).unwrap();
-    for file in &case.files {
-        let path = context.join(&file.path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let written = match &file.what {
-            What::File(content) => fs::write(&path, content),
-            What::Directory => fs::create_dir_all(&path),
-            What::Symlink(target) => std::os::unix::fs::symlink(target, &path),
-            What::Hardlink(peer) => fs::hard_link(context.join(peer), &path),
-        };
-        written.map_err(|e| format!("cannot write {}: {e}", file.path))?;
-    }
-    if is_root() {
-        let user = given("COOPER_TEST_USER");
-        run(Command::new("chown").args(["-Rh", &format!("{user}:")]).arg(dir)).succeeds();
-    }
-    // After the change of owners, which takes setuid bits away. Inner ones first: a directory's time
-    // changes with what is in it.
-    for file in case.files.iter().rev().filter(|f| !matches!(f.what, What::Symlink(_))) {
-        let path = context.join(&file.path);
-        if let Some(mode) = file.mode {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        }
-        if let Some(seconds) = file.mtime {
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-            fs::File::open(&path).unwrap().set_modified(time).unwrap();
-        }
-    }
+    files::write(&case.files, &context, dir)?;
     let Some(script) = &case.setup else { return Ok(()) };
-    let mut shell = lab.command("sh");
-    shell.args(["-euc", script]).current_dir(&context).env("GIT_CONFIG_NOSYSTEM", "1");
-    for (name, value) in [
-        ("GIT_AUTHOR_NAME", "somebody"),
-        ("GIT_COMMITTER_NAME", "somebody"),
-        ("GIT_AUTHOR_EMAIL", "somebody@localhost"),
-        ("GIT_COMMITTER_EMAIL", "somebody@localhost"),
-        ("GIT_AUTHOR_DATE", "1700000000 +0000"),
-        ("GIT_COMMITTER_DATE", "1700000000 +0000"),
-    ] {
-        shell.env(name, value);
-    }
-    let said = run(&mut shell);
-    match said.status.success() {
-        true => Ok(()),
-        false => Err(format!("setup: {:?}\n{}{}", said.status, said.stdout, said.stderr)),
-    }
+    files::script(lab, script, &context).map_err(|e| format!("setup: {e}"))
 }
