@@ -1,22 +1,26 @@
 //! One gzip member, compressed by several threads.
 //!
-//! The input is cut into blocks of [`BLOCK`] bytes. Each is a raw deflate stream of its own that starts
-//! with the 32 KiB before it as its dictionary and ends with a sync flush, which leaves it on a byte
-//! boundary; the last ends the stream. Put one after another they are one deflate stream, in which no
-//! block had to wait for another: pigz's construction. Any gunzip reads it.
+//! The input is cut into [chunks](super::chunk). Each becomes deflate blocks that refer to nothing
+//! before them and end on a byte boundary; one behind the other, and an empty last block behind all, they are
+//! one deflate stream. So no chunk has to wait for another, and equal chunks of two layers are equal
+//! bytes in both blobs. It is one member, as pigz makes it: RFC 1952 allows several, but Python's `tarfile`
+//! reading from a stream stops after the first.
 //!
-//! The last block is what is left when the input ends, from one byte to a full block; empty input is one
-//! empty block. So where the blocks lie is a function of the input's length.
+//! Level 1, the default, is `cooper-deflate`; 0 (stored) and 2 to 9 are zlib's, by zlib-rs.
 //!
-//! Measured (speeds vary by some 10 % between runs) on 300 MB of Debian's /usr/lib (two cores; GNU `gzip -6`: 17 MB/s, ratio .347):
+//! Measured on 100 MB of Debian's programs and libraries, on a mix of machine code and what does not compress
+//! (127 MB; Buildah 1.28 makes 62.1 MB of it) and on random bytes; seconds of one core for 100 MB, with
+//! others busy beside it:
 //!
-//! | level | 1 worker | 2 workers | ratio | blob against `gzip -6` |
-//! |---|---|---|---|---|
-//! | 1 | 127 MB/s | 240 MB/s | .459 | +32 % |
-//! | 2 | 91 | 150 | .381 | +9.9 % |
-//! | 3 | 78 | 133 | .368 | +6.0 % |
-//! | 4 | 67 | 118 | .363 | +4.6 % |
-//! | 6 | 47 | 94 | .356 | +2.6 % |
+//! | | programs | MB | mix | MB | random |
+//! |---|---|---|---|---|---|
+//! | `gzip:1` | 0.48 | 32.4 | 0.73 | 64.3 | 0.12 |
+//! | libdeflate 1.26, level 1 | 0.68 | 30.9 | 1.07 | 62.4 | 1.22 |
+//! | `gzip:2` | 1.03 | 31.6 | 1.76 | 63.1 | 2.67 |
+//! | `gzip:3` | 1.31 | 30.3 | 2.12 | 61.6 | 2.90 |
+//! | `gzip:6` | 2.65 | 29.2 | 3.39 | 60.7 | 3.44 |
+//!
+//! (libdeflate ends its stream with each buffer; its chunks would have to be members.)
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -24,54 +28,34 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use cooper_deflate::{END, Encoder};
 use crc32fast::Hasher;
-use flate2::{Compress, FlushCompress, Status};
+use flate2::{Compress, FlushCompress};
 
-/// Bytes of input compressed at a time.
-const BLOCK: usize = 1 << 20;
-/// How far back deflate can refer.
-const WINDOW: usize = 32 << 10;
+use super::chunk::{self, Chunker};
+
+/// So many chunks are kept back, and compressed in the caller's thread if there are no more: starting
+/// threads costs more.
+const FEW: usize = 2;
 
 /// Writes one gzip member to `W`.
 pub(super) struct ParallelGzip<W: Write> {
     out: W,
     level: u32,
     workers: usize,
-    /// What is not yet a block.
-    input: Vec<u8>,
-    /// The end of the block before `input`.
-    dictionary: Vec<u8>,
-    /// The first block, kept back until a second makes threads worth their while.
-    first: Option<Job>,
+    chunker: Chunker,
+    /// The first chunks, until there are enough to make threads worth their while.
+    few: Vec<Vec<u8>>,
     pool: Option<Pool>,
     crc: Hasher,
     length: u64,
 }
 
-/// A block to compress.
-struct Job {
-    input: Vec<u8>,
-    dictionary: Vec<u8>,
-    last: bool,
-}
-
-impl Job {
-    /// Whether this is a full block of zeros after zeros, with more to come.
-    fn is_inside_zeros(&self) -> bool {
-        // Each byte equals the one before it: a comparison that every build does fast.
-        let zeros = |bytes: &[u8]| bytes[0] == 0 && bytes[1..] == bytes[..bytes.len() - 1];
-        !self.last
-            && (self.input.len(), self.dictionary.len()) == (BLOCK, WINDOW)
-            && zeros(&self.input)
-            && zeros(&self.dictionary)
-    }
-}
-
-/// A block compressed.
-struct Block {
+/// A chunk compressed.
+struct Segment {
     deflated: Vec<u8>,
     crc: Hasher,
-    /// The input's buffer, to be used again.
+    /// The chunk's buffer, to be used again.
     spent: Vec<u8>,
 }
 
@@ -84,9 +68,8 @@ impl<W: Write> ParallelGzip<W> {
             out,
             level,
             workers,
-            input: Vec::new(),
-            dictionary: Vec::new(),
-            first: None,
+            chunker: Chunker::new(),
+            few: Vec::new(),
             pool: None,
             crc: Hasher::new(),
             length: 0,
@@ -96,34 +79,33 @@ impl<W: Write> ParallelGzip<W> {
     pub(super) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         self.length += bytes.len() as u64;
         while !bytes.is_empty() {
-            // Only now is it known that a full block is not the last.
-            if self.input.len() == BLOCK {
+            bytes = &bytes[self.chunker.fill(bytes)..];
+            if self.chunker.is_full() {
                 self.submit()?;
             }
-            let take = bytes.len().min(BLOCK - self.input.len());
-            self.input.extend_from_slice(&bytes[..take]);
-            bytes = &bytes[take..];
         }
         Ok(())
     }
 
     pub(super) fn finish(mut self) -> io::Result<W> {
-        let last = Job { input: self.input, dictionary: self.dictionary, last: true };
+        let last = Some(self.chunker.take(Vec::new())).filter(|chunk| !chunk.is_empty());
         match self.pool.take() {
             Some(mut pool) => {
-                pool.send(last)?;
-                while let Some(block) = pool.next()? {
-                    emit(&mut self.out, &mut self.crc, &block)?;
+                last.map_or(Ok(()), |chunk| pool.send(chunk))?;
+                while let Some(segment) = pool.next()? {
+                    emit(&mut self.out, &mut self.crc, &segment)?;
                 }
                 pool.join()?;
             }
             None => {
-                for job in self.first.take().into_iter().chain([last]) {
-                    emit(&mut self.out, &mut self.crc, &compress(job, self.level)?)?;
+                let mut compressor = Compressor::new(self.level);
+                for chunk in self.few.drain(..).chain(last) {
+                    emit(&mut self.out, &mut self.crc, &compressor.segment(chunk)?)?;
                 }
             }
         }
         let (crc, length) = (self.crc.finalize(), self.length);
+        self.out.write_all(&END)?;
         self.out.write_all(&crc.to_le_bytes())?;
         self.out.write_all(&(length as u32).to_le_bytes())?;
         Ok(self.out)
@@ -132,91 +114,102 @@ impl<W: Write> ParallelGzip<W> {
     fn submit(&mut self) -> io::Result<()> {
         let mut next = Vec::new();
         if let Some(pool) = &mut self.pool {
-            // One block in work and one waiting for each worker is all the memory this takes.
+            // One chunk in work and one waiting for each worker is all the memory this takes.
             let room = 2 * self.workers;
-            while let Some(block) = pool.next_if(room)? {
-                emit(&mut self.out, &mut self.crc, &block)?;
-                next = block.spent;
-                next.clear();
+            while let Some(segment) = pool.next_if(room)? {
+                emit(&mut self.out, &mut self.crc, &segment)?;
+                next = segment.spent;
             }
         }
-        let dictionary = self.input[BLOCK - WINDOW..].to_vec();
-        let job = Job {
-            input: std::mem::replace(&mut self.input, next),
-            dictionary: std::mem::replace(&mut self.dictionary, dictionary),
-            last: false,
-        };
-        if self.pool.is_none() {
-            let Some(first) = self.first.take() else {
-                self.first = Some(job);
-                return Ok(());
-            };
+        let chunk = self.chunker.take(next);
+        if let Some(pool) = &mut self.pool {
+            return pool.send(chunk);
+        }
+        self.few.push(chunk);
+        if self.few.len() > FEW {
             let mut pool = Pool::start(self.workers, self.level)?;
-            pool.send(first)?;
+            self.few.drain(..).try_for_each(|chunk| pool.send(chunk))?;
             self.pool = Some(pool);
         }
-        self.pool.as_mut().map_or(Ok(()), |pool| pool.send(job))
+        Ok(())
     }
 }
 
-fn emit(out: &mut impl Write, crc: &mut Hasher, block: &Block) -> io::Result<()> {
-    crc.combine(&block.crc);
-    out.write_all(&block.deflated)
+fn emit(out: &mut impl Write, crc: &mut Hasher, segment: &Segment) -> io::Result<()> {
+    crc.combine(&segment.crc);
+    out.write_all(&segment.deflated)
 }
 
-/// A hole of a sparse file is gigabytes of one block of zeros after another, all with zeros before them:
-/// what is the same is compressed once. (Zeros compress to a thousandth, so little is kept.)
-fn compress(job: Job, level: u32) -> io::Result<Block> {
-    static ZEROS: [OnceLock<Block>; 10] = [const { OnceLock::new() }; 10];
-    let known = ZEROS.get(level as usize).filter(|_| job.is_inside_zeros());
-    if let Some(block) = known.and_then(OnceLock::get) {
-        return Ok(Block { deflated: block.deflated.clone(), crc: block.crc.clone(), spent: job.input });
-    }
-    let block = deflate(job, level)?;
-    if let Some(known) = known {
-        let _ =
-            known.set(Block { deflated: block.deflated.clone(), crc: block.crc.clone(), spent: Vec::new() });
-    }
-    Ok(block)
+/// What a thread compresses with.
+struct Compressor {
+    level: u32,
+    fast: Option<Encoder>,
 }
 
-fn deflate(job: Job, level: u32) -> io::Result<Block> {
-    // A fresh compressor for each block. zlib-rs 0.6.8 clears its window and hash chains when it is
-    // made, not in `reset`, and what is left in them changes which matches it finds: the same block came
+impl Compressor {
+    fn new(level: u32) -> Self {
+        Self { level, fast: (level == 1).then(Encoder::new) }
+    }
+
+    /// A hole of a sparse file is gigabytes of one chunk of zeros after another: what is the same is
+    /// compressed once. (Little is kept, as zeros compress to less than a six-hundredth.)
+    fn segment(&mut self, chunk: Vec<u8>) -> io::Result<Segment> {
+        static ZEROS: [OnceLock<Segment>; 10] = [const { OnceLock::new() }; 10];
+        let known = ZEROS.get(self.level as usize).filter(|_| is_inside_zeros(&chunk));
+        if let Some(segment) = known.and_then(OnceLock::get) {
+            let (deflated, crc) = (segment.deflated.clone(), segment.crc.clone());
+            return Ok(Segment { deflated, crc, spent: chunk });
+        }
+        let segment = self.compressed(chunk)?;
+        if let Some(known) = known {
+            let (deflated, crc) = (segment.deflated.clone(), segment.crc.clone());
+            let _ = known.set(Segment { deflated, crc, spent: Vec::new() });
+        }
+        Ok(segment)
+    }
+
+    fn compressed(&mut self, chunk: Vec<u8>) -> io::Result<Segment> {
+        let mut deflated = Vec::with_capacity(chunk.len() / 2 + 1024);
+        match &mut self.fast {
+            Some(encoder) => encoder.segment(&chunk, &mut deflated),
+            None => zlib(&chunk, self.level, &mut deflated)?,
+        }
+        let mut crc = Hasher::new();
+        crc.update(&chunk);
+        Ok(Segment { deflated, crc, spent: chunk })
+    }
+}
+
+/// Whether a chunk is full and of zeros.
+fn is_inside_zeros(chunk: &[u8]) -> bool {
+    // Each byte equals the one before it: a comparison that every build does fast.
+    chunk.len() == chunk::MAX && chunk[0] == 0 && chunk[1..] == chunk[..chunk.len() - 1]
+}
+
+fn zlib(chunk: &[u8], level: u32, deflated: &mut Vec<u8>) -> io::Result<()> {
+    // A fresh compressor for each chunk. zlib-rs 0.6.8 clears its window and hash chains when it is
+    // made, not in `reset`, and what is left in them changes which matches it finds: the same chunk came
     // out a few bytes different depending on what its thread had compressed before.
     let mut deflate = Compress::new(flate2::Compression::new(level), false);
-    if !job.dictionary.is_empty() {
-        deflate.set_dictionary(&job.dictionary).map_err(io::Error::other)?;
-    }
-    let flush = if job.last { FlushCompress::Finish } else { FlushCompress::Sync };
-    let mut deflated = Vec::with_capacity(job.input.len() / 2 + 1024);
     loop {
         let taken = deflate.total_in() as usize;
-        let status =
-            deflate.compress_vec(&job.input[taken..], &mut deflated, flush).map_err(io::Error::other)?;
+        deflate.compress_vec(&chunk[taken..], deflated, FlushCompress::Sync).map_err(io::Error::other)?;
         // Room left over means that the compressor had no more to say.
-        let done = match status {
-            Status::StreamEnd => true,
-            _ => !job.last && deflated.len() < deflated.capacity(),
-        };
-        if done && deflate.total_in() as usize == job.input.len() {
-            break;
+        if deflated.len() < deflated.capacity() && deflate.total_in() as usize == chunk.len() {
+            return Ok(());
         }
         deflated.reserve(deflated.capacity().max(1024));
     }
-    let mut crc = Hasher::new();
-    crc.update(&job.input);
-    Ok(Block { deflated, crc, spent: job.input })
 }
 
-/// Threads that compress blocks, and their results in the order the blocks came in.
+/// Threads that compress chunks, and the segments in the order in which the chunks came.
 struct Pool {
     jobs: mpsc::Sender<Work>,
-    results: VecDeque<Receiver<io::Result<Block>>>,
+    results: VecDeque<Receiver<io::Result<Segment>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-type Work = (Job, SyncSender<io::Result<Block>>);
+type Work = (Vec<u8>, SyncSender<io::Result<Segment>>);
 
 impl Pool {
     fn start(workers: usize, level: u32) -> io::Result<Self> {
@@ -231,31 +224,31 @@ impl Pool {
         Ok(Self { jobs, results: VecDeque::new(), threads })
     }
 
-    fn send(&mut self, job: Job) -> io::Result<()> {
+    fn send(&mut self, chunk: Vec<u8>) -> io::Result<()> {
         let (reply, result) = mpsc::sync_channel(1);
         self.results.push_back(result);
-        self.jobs.send((job, reply)).map_err(|_| worker_gone())
+        self.jobs.send((chunk, reply)).map_err(|_| worker_gone())
     }
 
-    /// The next block in order; `None` if none is under way.
-    fn next(&mut self) -> io::Result<Option<Block>> {
+    /// The next segment in order; `None` if none is under way.
+    fn next(&mut self) -> io::Result<Option<Segment>> {
         match self.results.pop_front() {
             Some(result) => result.recv().map_err(|_| worker_gone())?.map(Some),
             None => Ok(None),
         }
     }
 
-    /// The next block in order if it is ready, or after waiting for it if `room` are under way.
-    fn next_if(&mut self, room: usize) -> io::Result<Option<Block>> {
+    /// The next segment in order if it is ready, or after waiting for it if `room` are under way.
+    fn next_if(&mut self, room: usize) -> io::Result<Option<Segment>> {
         if self.results.len() >= room {
             return self.next();
         }
         match self.results.front().map(Receiver::try_recv) {
             None | Some(Err(TryRecvError::Empty)) => Ok(None),
             Some(Err(TryRecvError::Disconnected)) => Err(worker_gone()),
-            Some(Ok(block)) => {
+            Some(Ok(segment)) => {
                 self.results.pop_front();
-                block.map(Some)
+                segment.map(Some)
             }
         }
     }
@@ -267,11 +260,12 @@ impl Pool {
 }
 
 fn work(queue: &Mutex<Receiver<Work>>, level: u32) {
+    let mut compressor = Compressor::new(level);
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((job, reply)) = next else { return };
+        let Ok((chunk, reply)) = next else { return };
         // No one listening means that the writer was dropped: nothing is lost.
-        let _ = reply.send(compress(job, level));
+        let _ = reply.send(compressor.segment(chunk));
     }
 }
 
@@ -283,22 +277,21 @@ fn worker_gone() -> io::Error {
 mod tests {
     use super::*;
 
-    /// What was compressed before must not show. Blocks here are short and many, as what a used
-    /// compressor does otherwise it does at a block's ends.
+    /// What was compressed before must not show. Chunks here are short and many, as what a used
+    /// compressor does otherwise it does at a chunk's ends.
     #[test]
-    fn a_block_does_not_depend_on_those_before_it() {
+    fn a_chunk_does_not_depend_on_those_before_it() {
         let text: Vec<u8> = (0..60_000u32)
             .flat_map(|i| format!("{:x} ", i.wrapping_mul(2_654_435_761) >> (i % 23)).into_bytes())
             .collect();
-        let job = |i: usize| {
-            let at = 4096 + i * 137;
-            let input = text[at..at + 500 + i % 97].to_vec();
-            Job { input, dictionary: text[at - 300..at].to_vec(), last: i.is_multiple_of(5) }
-        };
-        for level in 1..=9 {
-            let one = |i| compress(job(i), level).unwrap().deflated;
-            let up: Vec<_> = (0..1500).map(one).collect();
-            let mut down: Vec<_> = (0..1500).rev().map(one).collect();
+        for level in 0..=9 {
+            let mut compressor = Compressor::new(level);
+            let mut one = |i: usize| {
+                let at = i * 137;
+                compressor.segment(text[at..at + 500 + i % 97].to_vec()).unwrap().deflated
+            };
+            let up: Vec<_> = (0..1500).map(&mut one).collect();
+            let mut down: Vec<_> = (0..1500).rev().map(&mut one).collect();
             down.reverse();
             let first = (0..1500).find(|i| up[*i] != down[*i]);
             assert_eq!(first, None, "level {level}");
@@ -306,27 +299,27 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_zeros_are_what_compressing_them_gives() {
+    fn chunks_of_zeros_are_what_compressing_them_gives() {
         for level in 0..=9 {
-            let zeros = || Job { input: vec![0; BLOCK], dictionary: vec![0; WINDOW], last: false };
-            assert!(zeros().is_inside_zeros());
-            let expected = deflate(zeros(), level).unwrap();
+            let zeros = || vec![0; chunk::MAX];
+            assert!(is_inside_zeros(&zeros()));
+            let mut compressor = Compressor::new(level);
+            let expected = compressor.compressed(zeros()).unwrap();
             for _ in 0..2 {
-                let block = compress(zeros(), level).unwrap();
-                assert!(block.deflated == expected.deflated, "level {level}");
-                assert_eq!(block.crc.finalize(), expected.crc.clone().finalize());
-                assert_eq!(block.spent.len(), BLOCK, "the buffer is used again");
-            }
-            // Its neighbours are not mistaken for it.
-            let mut others = [zeros(), zeros(), zeros(), zeros(), zeros()];
-            others[0].input[BLOCK - 1] = 1;
-            others[1].dictionary[0] = 1;
-            others[2].last = true;
-            others[3].input.truncate(BLOCK - 1);
-            others[4].dictionary.clear();
-            for (which, job) in others.into_iter().enumerate() {
-                assert!(!job.is_inside_zeros(), "{which}");
+                let segment = compressor.segment(zeros()).unwrap();
+                assert!(segment.deflated == expected.deflated, "level {level}");
+                assert_eq!(segment.crc.finalize(), expected.crc.clone().finalize());
+                assert_eq!(segment.spent.len(), chunk::MAX, "the buffer is used again");
             }
         }
+        // Their neighbours are not mistaken for them.
+        let zeros = vec![0; chunk::MAX];
+        for at in [0, 1, 4711, chunk::MAX - 1] {
+            let mut other = zeros.clone();
+            other[at] = 1;
+            assert!(!is_inside_zeros(&other), "{at}");
+        }
+        assert!(!is_inside_zeros(&zeros[1..]) && !is_inside_zeros(&[]));
+        assert!(!is_inside_zeros(&vec![1; chunk::MAX]));
     }
 }

@@ -6,6 +6,7 @@
 //! | [`content`] | a file's bytes, without reading its holes |
 //! | [`write`](mod@write) | entries → the canonical tar; its header defines the format byte for byte |
 //! | [`compress`] | the tar's bytes → diff ID, compressed blob, digest, in one pass |
+//! | `gzip`, `chunk` | gzip by several threads; where it is cut, so that equal parts of two tars are equal in their blobs |
 //! | [`decompress`] | a blob → the tar's bytes, whatever compressed them |
 //! | [`read`] | tar as anybody writes it → entries |
 //! | [`apply`](mod@apply) | a tar → a directory that the kernel's overlay takes as a lower layer |
@@ -16,6 +17,7 @@
 //! is `sys::fs`, the file primitives.
 
 pub mod apply;
+mod chunk;
 pub mod compress;
 pub mod content;
 pub mod decompress;

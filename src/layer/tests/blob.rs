@@ -94,6 +94,55 @@ fn gzip_is_one_member_that_says_nothing_of_where_it_was_made() {
     assert!(single.into_inner().is_empty());
 }
 
+/// One file of many is another: nearly all of the blob is as it was.
+#[test]
+fn a_small_change_leaves_the_rest_of_a_blob() {
+    let tar = |changed: usize| {
+        let file = |i: usize| {
+            let seed = if i == 200 { i + changed } else { i };
+            let lines = (0..700)
+                .map(|n| format!("{seed} {:x}\n", ((n * seed) as u32).wrapping_mul(2_654_435_761) >> 7));
+            (file(format!("{i:04}"), 0), lines.collect::<String>().into_bytes())
+        };
+        let files: Vec<_> = (0..1500).map(file).collect();
+        let mut writer = TarWriter::new(Vec::new());
+        for (entry, content) in &files {
+            let entry = Entry { kind: EntryKind::File { size: content.len() as u64 }, ..entry.clone() };
+            writer.append(&entry, &mut &content[..]).unwrap();
+        }
+        writer.finish().unwrap()
+    };
+    for compression in ["gzip", "gzip:6"] {
+        let ((a, _), (b, _)) =
+            (blob(&tar(0), compression, 2, 1 << 16), blob(&tar(9), compression, 2, 1 << 16));
+        let trailer = 8;
+        let before = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+        let ends = a[..a.len() - trailer].iter().rev().zip(b[..b.len() - trailer].iter().rev());
+        let after = ends.take_while(|(a, b)| a == b).count();
+        assert!(
+            before + after < a.len() && before + after > a.len() * 3 / 4,
+            "{before} + {after} of {}",
+            a.len()
+        );
+    }
+}
+
+/// Python's `tarfile`, reading what it cannot seek in, takes the first gzip member for all of it.
+#[test]
+fn python_reads_it_from_a_stream() {
+    let content = sample(5 * MIB);
+    let tar = canonical(&[(file("sample", content.len()), &content), (file("z", 3), b"end")]);
+    let mut blob_file = tempfile::tempfile().unwrap();
+    blob_file.write_all(&blob(&tar, "gzip", 2, 1 << 16).0).unwrap();
+    std::io::Seek::rewind(&mut blob_file).unwrap();
+    let script = "import sys, tarfile
+archive = tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz')
+print([(m.name, len(archive.extractfile(m).read())) for m in archive])";
+    let out = Command::new("python3").args(["-c", script]).stdin(blob_file).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(said, "[('sample', 5242880), ('z', 3)]\n", "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 #[test]
 fn a_dropped_writer_leaves_quietly() {
     for compression in ["gzip", "zstd"] {
