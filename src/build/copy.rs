@@ -5,6 +5,7 @@
 //! goes into it if it is, or is written as, a directory. Links in the destination path are followed inside
 //! the root; a name inside a directory that is copied is replaced, never written through.
 
+mod direct;
 mod extract;
 mod write;
 
@@ -19,6 +20,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 use crate::context::select::{Item, ItemKind, Selection, Source, names_directory};
 use crate::context::tree::join;
 pub use crate::dockerfile::mode::{Chmod, ChmodError};
+pub use direct::{Target, copy_directly};
 pub use extract::ExtractError;
 use write::Writer;
 

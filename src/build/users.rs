@@ -8,8 +8,20 @@ use std::os::fd::BorrowedFd;
 
 use cooper_runtime::in_root;
 
+use crate::rootfs::LayerDir;
+use crate::rootfs::way::read_file;
+
 /// Largest `passwd` or `group` file read.
 const LIMIT: u64 = 16 << 20;
+
+/// An image's files.
+#[derive(Debug, Clone, Copy)]
+pub enum Files<'a> {
+    /// Its root file system.
+    Root(BorrowedFd<'a>),
+    /// Its layers, lowest first.
+    Layers(&'a [LayerDir]),
+}
 
 /// Who a step runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +89,8 @@ pub fn identity(root: BorrowedFd<'_>, user: &str) -> Result<Identity, UserError>
         None => (user, None),
     };
     let user = if user.is_empty() { "0" } else { user };
-    let accounts = accounts(root)?;
+    let files = Files::Root(root);
+    let accounts = accounts(files)?;
     let account = match user.parse::<u32>() {
         Ok(uid) => accounts.into_iter().find(|a| a.uid == uid),
         Err(_) => Some(accounts.into_iter().find(|a| a.name == user).ok_or_else(|| unknown_user(user))?),
@@ -85,12 +98,12 @@ pub fn identity(root: BorrowedFd<'_>, user: &str) -> Result<Identity, UserError>
     let uid = account.as_ref().map_or_else(|| user.parse().unwrap_or(0), |a| a.uid);
     let (gid, others) = match group {
         // Named together with its group, a user has that group and no others.
-        Some(group) => (group_id(root, group)?, Vec::new()),
+        Some(group) => (group_id(files, group)?, Vec::new()),
         None => {
             let gid = account.as_ref().map_or(0, |a| a.gid);
             let name = account.as_ref().map(|a| a.name.as_str());
             let member = |g: &Group| g.gid != gid && name.is_some_and(|n| g.members.iter().any(|m| m == n));
-            (gid, groups_of(root)?.iter().filter(|g| member(g)).map(|g| g.gid).collect::<Vec<_>>())
+            (gid, groups_of(files)?.iter().filter(|g| member(g)).map(|g| g.gid).collect::<Vec<_>>())
         }
     };
     // The primary group is among the supplementary ones as well: a program that changes its primary
@@ -112,7 +125,7 @@ pub fn identity(root: BorrowedFd<'_>, user: &str) -> Result<Identity, UserError>
 /// When a file cannot be read; and for any other name when there is no file system to look into, which is
 /// so with `--link` and for the first instruction on an empty image.
 pub fn owner(
-    root: Option<BorrowedFd<'_>>,
+    files: Option<Files<'_>>,
     who: &str,
     missing: &mut dyn FnMut(UserError),
 ) -> Result<(u32, u32), UserError> {
@@ -120,7 +133,7 @@ pub fn owner(
         Some((user, group)) => (user, Some(group)),
         None => (who, None),
     };
-    let look_in = |name: &str| root.ok_or_else(|| UserError::NoFiles { name: name.to_owned() });
+    let look_in = |name: &str| files.ok_or_else(|| UserError::NoFiles { name: name.to_owned() });
     let (uid, own_group) = match number(user) {
         Some(uid) => (uid, uid),
         None => {
@@ -153,11 +166,11 @@ fn number(name: &str) -> Option<u32> {
     }
 }
 
-fn group_id(root: BorrowedFd<'_>, group: &str) -> Result<u32, UserError> {
+fn group_id(files: Files<'_>, group: &str) -> Result<u32, UserError> {
     if let Ok(gid) = group.parse() {
         return Ok(gid);
     }
-    let found = groups_of(root)?.into_iter().find(|g| g.name == group).map(|g| g.gid);
+    let found = groups_of(files)?.into_iter().find(|g| g.name == group).map(|g| g.gid);
     found.ok_or_else(|| unknown_group(group))
 }
 
@@ -169,7 +182,7 @@ fn unknown_user(name: &str) -> UserError {
     UserError::Unknown { what: "user", name: name.to_owned(), file: "/etc/passwd" }
 }
 
-fn accounts(root: BorrowedFd<'_>) -> Result<Vec<Account>, UserError> {
+fn accounts(files: Files<'_>) -> Result<Vec<Account>, UserError> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, ..] = fields.as_slice() else { return None };
@@ -180,10 +193,10 @@ fn accounts(root: BorrowedFd<'_>) -> Result<Vec<Account>, UserError> {
             home: fields.get(5).copied().unwrap_or_default().to_owned(),
         })
     };
-    Ok(read(root, "/etc/passwd")?.lines().filter_map(parse).collect())
+    Ok(read(files, "/etc/passwd")?.lines().filter_map(parse).collect())
 }
 
-fn groups_of(root: BorrowedFd<'_>) -> Result<Vec<Group>, UserError> {
+fn groups_of(files: Files<'_>) -> Result<Vec<Group>, UserError> {
     let parse = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, gid, ..] = fields.as_slice() else { return None };
@@ -194,12 +207,16 @@ fn groups_of(root: BorrowedFd<'_>) -> Result<Vec<Group>, UserError> {
             members: members.split(',').map(|m| m.trim().to_owned()).collect(),
         })
     };
-    Ok(read(root, "/etc/group")?.lines().filter_map(parse).collect())
+    Ok(read(files, "/etc/group")?.lines().filter_map(parse).collect())
 }
 
-fn read(root: BorrowedFd<'_>, file: &'static str) -> Result<String, UserError> {
-    let bytes = in_root::read_file(root, file.as_bytes(), LIMIT)
-        .map_err(|source| UserError::Read { file, source })?;
+fn read(files: Files<'_>, file: &'static str) -> Result<String, UserError> {
+    let path = file.as_bytes();
+    let read = match files {
+        Files::Root(root) => in_root::read_file(root, path, LIMIT),
+        Files::Layers(layers) => read_file(layers, path, LIMIT),
+    };
+    let bytes = read.map_err(|source| UserError::Read { file, source })?;
     Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 
@@ -252,7 +269,8 @@ mod tests {
             ("root:root", (0, 0)),
         ] {
             let mut missing = Vec::new();
-            let found = owner(Some(root.as_fd()), who, &mut |e| missing.push(e.to_string())).unwrap();
+            let found =
+                owner(Some(Files::Root(root.as_fd())), who, &mut |e| missing.push(e.to_string())).unwrap();
             assert_eq!(found, ids, "{who}");
             assert_eq!(missing.len(), who.matches("nope").count(), "{who}");
         }

@@ -61,7 +61,7 @@ pub(super) fn is_bookkeeping(attr: &OsStr) -> bool {
 }
 
 /// A path from the root, one name longer.
-pub(super) fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
+pub(crate) fn join(path: &[u8], name: &OsStr) -> Vec<u8> {
     let mut joined = path.to_vec();
     if !joined.is_empty() {
         joined.push(b'/');

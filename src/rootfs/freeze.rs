@@ -77,7 +77,7 @@ pub fn freeze(
 }
 
 /// Takes from the records what is on record of nothing in the layer, or what is so without one.
-pub(super) fn keep_records(records: &mut Records, entries: &[Entry]) {
+pub(crate) fn keep_records(records: &mut Records, entries: &[Entry]) {
     records.retain(|path, record| {
         // What is not on record belongs to root where owners cannot be made, else to whom it belongs.
         if record.owner == Some((0, 0)) {
@@ -500,11 +500,15 @@ fn is_copy_of_lower(
 }
 
 fn same_content(a: BorrowedFd<'_>, b: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
-    let (mut a, mut b) = (fs::open_file_at(a, name)?, fs::open_file_at(b, name)?);
+    same_bytes(&mut fs::open_file_at(a, name)?, &mut fs::open_file_at(b, name)?)
+}
+
+/// Whether two files have the same content.
+pub(crate) fn same_bytes(a: &mut impl Read, b: &mut impl Read) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; 128 * 1024], vec![0; 128 * 1024]);
     loop {
-        let n = read_full(&mut a, &mut left)?;
-        let m = read_full(&mut b, &mut right)?;
+        let n = read_full(a, &mut left)?;
+        let m = read_full(b, &mut right)?;
         if left[..n] != right[..m] {
             return Ok(false);
         }
@@ -525,8 +529,8 @@ fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Of a file's names in the layer the first by path is the file, and the others link to it.
-fn link(entries: &mut [Entry], mut links: Vec<((u64, u64), Vec<u8>)>) {
+/// `links` are files with several names, each by something that tells them apart and its path. Of a file's names in the layer the first by path is the file, and the others link to it.
+pub(crate) fn link(entries: &mut [Entry], mut links: Vec<((u64, u64), Vec<u8>)>) {
     links.sort_unstable();
     let mut first: Option<((u64, u64), Vec<u8>)> = None;
     for (inode, path) in links {

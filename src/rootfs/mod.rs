@@ -13,24 +13,26 @@
 //! | [`freeze`] | turns what a backend says has changed into exactly what a layer says |
 //! | [`parallel`] | work that brings more work, on all processors |
 //! | [`place`] | a mount point in the work directory |
+//! | [`way`] | finds paths in a stack of layers that is not mounted |
 //! | [`pack`] | writes a frozen layer as canonical tar, compressed, into the store |
 //! | [`unpack`] | brings the layers of an image from blobs to directories |
 //!
 //! A [`LayerDir`] never changes once it exists, so any number of commands may have it mounted.
 
 mod copy;
-mod describe;
+pub(crate) mod describe;
 pub mod freeze;
 mod fuse;
 mod inodes;
 pub mod lower;
-mod opener;
+pub(crate) mod opener;
 mod overlay;
 pub mod pack;
 pub(crate) mod parallel;
 mod place;
 pub mod storage;
 pub mod unpack;
+pub(crate) mod way;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -14,7 +14,8 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -219,6 +220,24 @@ impl Storage {
         Ok(rootfs)
     }
 
+    /// Makes an empty directory for a layer that is written without a mount. Nothing made in it gets a group
+    /// or an access control list from the directories that the store lies in.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn empty_layer(&self) -> io::Result<(PathBuf, OwnedFd)> {
+        let path = self.work.fresh("layer-");
+        std::fs::create_dir(&path)?;
+        let (root, here) = (fs::open_dir(&path)?, OsStr::new("."));
+        fs::chmod(&root, 0o700)?;
+        for attr in fs::xattr_names_at(&root, here)? {
+            if attr.as_bytes().starts_with(b"system.posix_acl") {
+                fs::remove_xattr_at(&root, here, &attr)?;
+            }
+        }
+        Ok((path, root))
+    }
+
     /// Makes one to read from.
     ///
     /// # Errors
@@ -362,12 +381,11 @@ pub fn made_owner(result: io::Result<()>) -> io::Result<bool> {
 
 /// A path from the root, as text that names the root too.
 fn path_text(path: &[u8]) -> &OsStr {
-    use std::os::unix::ffi::OsStrExt;
     if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) }
 }
 
 /// Removes a directory of the work directory; what resists is swept with the rest.
-pub(super) fn discard(dir: &Path) {
+pub(crate) fn discard(dir: &Path) {
     if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
         && let Ok(parent) = fs::open_dir(parent)
     {

@@ -149,6 +149,13 @@ pub fn create_file_at(dir: impl AsFd, name: &OsStr) -> io::Result<File> {
     Ok(File::from(rustix::fs::openat(dir, name, flags, Mode::from(0o600))?))
 }
 
+/// Creates a regular file that must not exist, open for writing, with those of the permission bits `mode`
+/// that the umask leaves.
+pub fn create_file_with_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?))
+}
+
 /// Opens `path` (any number of components) as if `root` were `/`: absolute links and `..` stay
 /// inside, links through `/proc` are refused. A handle (`O_PATH`); `follow_last` decides about a link
 /// in the last component.
@@ -298,6 +305,11 @@ fn read_names(
 pub fn make_dir_at(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
     rustix::fs::mkdirat(&dir, name, Mode::from(0o700))?;
     chmod_at(dir, name, mode)
+}
+
+/// Makes a directory that nobody but its owner may use: mode 0700, less the umask.
+pub fn make_private_dir_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::mkdirat(&dir, name, Mode::from(0o700))?)
 }
 
 /// Makes a symbolic link.

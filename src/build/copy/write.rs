@@ -16,7 +16,7 @@ use crate::context::select::{Item, ItemKind, Origin, Source};
 use crate::context::tree::{Cursor, SourceTree, join};
 
 /// Up to this size a read and a write cost less than all that it takes to have the kernel copy.
-const SMALL: usize = 64 << 10;
+pub(super) const SMALL: usize = 64 << 10;
 
 /// Writes items into a root file system.
 pub(super) struct Writer<'a> {

@@ -7,8 +7,9 @@ use super::board::Made;
 use super::cached::{Copied, Looked};
 use super::walk::{Walk, stands_alone};
 use super::{Executor, Opened, StepFailure, base_image};
-use crate::build::copy::{CopyOptions, CopyReport, copy_into};
+use crate::build::copy::{CopyOptions, CopyReport, Target, copy_directly, copy_into};
 use crate::build::images::FoundImage;
+use crate::build::packer::Packer;
 use crate::build::run_mounts::{Maker, Prepared};
 use crate::build::sources::Part;
 use crate::build::stack::{Fresh, Layer, Record};
@@ -19,6 +20,7 @@ use crate::dockerfile::mode::Chmod;
 use crate::layer::write::check;
 use crate::plan::{Action, CopyStep, Step};
 use crate::progress::{Event, Progress, TaskId};
+use crate::rootfs::Frozen;
 
 impl Executor<'_, '_> {
     /// Makes the layer of a step, which is packed from then on.
@@ -61,11 +63,19 @@ impl Executor<'_, '_> {
         let time = if alone { time } else { time.max(walk.end.time) };
         let from = now_coarse();
         let single = workshop.single_id();
+        if let Action::Copy(copy) = &step.action {
+            let clamp = self.options.times.clamp(from, now_coarse() + 1, time);
+            let (storage, dest) = (&workshop.storage, copy.dest.as_bytes());
+            let target = Target { storage, parents: &dirs, dest, clamp, now: from };
+            if let Some(frozen) = self.copied_directly(copy, &parts, &target) {
+                return packed(frozen, packer, Record { key: looked.key, time, alone });
+            }
+        }
         let mut rootfs = workshop.storage.mount(&dirs).map_err(StepError::Rootfs)?;
         let open_root = |source| StepError::Io { what: "cannot open the root file system", source };
         let root = rootfs.root().try_clone_to_owned().map_err(open_root)?;
         // What names could be looked up in.
-        let known = (!dirs.is_empty()).then(|| root.as_fd());
+        let known = (!dirs.is_empty()).then(|| users::Files::Root(root.as_fd()));
         let progress = self.progress;
         let mut unknown = |e: users::UserError| {
             progress.event(Event::Warning { text: format!("{e}; root owns what is made") });
@@ -114,12 +124,45 @@ impl Executor<'_, '_> {
         // What that clock says is rounded down, so the step's last second begins with it.
         let clamp = self.options.times.clamp(from, now_coarse() + 1, time);
         let frozen = rootfs.freeze(clamp).map_err(StepError::Rootfs)?;
-        frozen.entries.iter().try_for_each(check).map_err(StepError::Layer)?;
-        let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
-        let fresh = Some(Fresh::new(frozen.layer));
-        let record = Some(Record { key: looked.key, time, alone });
-        Ok((Layer { packed, fresh, base: false, record }, time))
+        packed(frozen, packer, Record { key: looked.key, time, alone })
     }
+
+    /// Carries a `COPY` or `ADD` out without a mount, if that can be done.
+    fn copied_directly(
+        &self,
+        copy: &CopyStep<FoundImage>,
+        parts: &[Part],
+        target: &Target<'_>,
+    ) -> Option<Frozen> {
+        let files = (!target.parents.is_empty()).then_some(users::Files::Layers(target.parents));
+        let mut unknown = false;
+        let chown = match &copy.chown {
+            Some(who) => Some(users::owner(files, who, &mut |_| unknown = true).ok()?),
+            None => None,
+        };
+        let chmod = match &copy.chmod {
+            Some(mode) => Some(Chmod::parse(mode).ok()?),
+            None => None,
+        };
+        if unknown {
+            return None;
+        }
+        let with_options = |part: &Part| CopyOptions { chown, chmod: chmod.clone(), unpack: part.unpack };
+        let plain: Vec<_> = parts.iter().map(|part| (&part.selection, with_options(part))).collect();
+        let (frozen, reports) = copy_directly(target, &plain)?;
+        for (part, report) in parts.iter().zip(&reports) {
+            notes(copy, &part.selection, report, self.progress);
+        }
+        Some(frozen)
+    }
+}
+
+/// Has a layer packed.
+fn packed(frozen: Frozen, packer: &Packer, record: Record) -> Result<Made, StepFailure> {
+    frozen.entries.iter().try_for_each(check).map_err(StepError::Layer)?;
+    let packed = packer.pack(frozen.layer.path.clone(), frozen.entries);
+    let (fresh, time) = (Some(Fresh::new(frozen.layer)), record.time);
+    Ok((Layer { packed, fresh, base: false, record: Some(record) }, time))
 }
 
 /// What a `COPY` or `ADD` has done otherwise than somebody may expect.
