@@ -8,11 +8,13 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use zstd::zstd_safe::CParameter;
 
 use super::gzip::ParallelGzip;
+use super::reuse::KnownSegments;
 
 /// How a layer's blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,10 +161,30 @@ impl<W: Write> LayerWriter<W> {
     /// 1, and more than 8 for 8), started only when there is something for a second one to do: most layers
     /// are small.
     pub fn new(out: W, compression: Compression, workers: usize) -> io::Result<Self> {
+        Self::start(out, compression, workers, None)
+    }
+
+    /// The same, but what is among `known` is not compressed again. The blob is the same bytes. Only gzip
+    /// asks, and only for layers of more than a few chunks.
+    pub fn reusing(
+        out: W,
+        compression: Compression,
+        workers: usize,
+        known: Arc<dyn KnownSegments>,
+    ) -> io::Result<Self> {
+        Self::start(out, compression, workers, Some(known))
+    }
+
+    fn start(
+        out: W,
+        compression: Compression,
+        workers: usize,
+        known: Option<Arc<dyn KnownSegments>>,
+    ) -> io::Result<Self> {
         let out = Digesting { out, sha: Sha256::new(), size: 0 };
         let workers = workers.clamp(1, MAX_WORKERS);
         let blob = match compression {
-            Compression::Gzip { level } => Blob::Gzip(ParallelGzip::new(out, level, workers)?),
+            Compression::Gzip { level } => Blob::Gzip(ParallelGzip::new(out, level, workers, known)?),
             Compression::Zstd { level } => {
                 Blob::Zstd(ZstdBlob::Small { out, head: Vec::new(), level, workers })
             }

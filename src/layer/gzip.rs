@@ -31,8 +31,10 @@ use std::thread::{self, JoinHandle};
 use cooper_deflate::{END, Encoder};
 use crc32fast::Hasher;
 use flate2::{Compress, FlushCompress};
+use sha2::{Digest, Sha256};
 
 use super::chunk::{self, Chunker};
+use super::reuse::{self, KnownSegments, SegmentKey};
 
 /// So many chunks are kept back, and compressed in the caller's thread if there are no more: starting
 /// threads costs more.
@@ -43,10 +45,19 @@ pub(super) struct ParallelGzip<W: Write> {
     out: W,
     level: u32,
     workers: usize,
+    known: Option<Arc<dyn KnownSegments>>,
     chunker: Chunker,
     /// The first chunks, until there are enough to make threads worth their while.
     few: Vec<Vec<u8>>,
     pool: Option<Pool>,
+    tail: Tail,
+}
+
+/// What has gone out.
+struct Tail {
+    /// Bytes of the blob.
+    written: u64,
+    /// Of the input.
     crc: Hasher,
     length: u64,
 }
@@ -57,27 +68,34 @@ struct Segment {
     crc: Hasher,
     /// The chunk's buffer, to be used again.
     spent: Vec<u8>,
+    /// The chunk's key and the SHA-256 of `deflated`, if it may be used again.
+    reusable: Option<(SegmentKey, [u8; 32])>,
 }
 
 impl<W: Write> ParallelGzip<W> {
-    pub(super) fn new(mut out: W, level: u32, workers: usize) -> io::Result<Self> {
+    pub(super) fn new(
+        mut out: W,
+        level: u32,
+        workers: usize,
+        known: Option<Arc<dyn KnownSegments>>,
+    ) -> io::Result<Self> {
         // RFC 1952: magic, deflate, no flags, no time, no hints, and 255 for "unknown" as the system
         // it was made on, so that the header says nothing about when and where.
-        out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
+        const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+        out.write_all(&HEADER)?;
         Ok(Self {
             out,
             level,
             workers,
+            known,
             chunker: Chunker::new(),
             few: Vec::new(),
             pool: None,
-            crc: Hasher::new(),
-            length: 0,
+            tail: Tail { written: HEADER.len() as u64, crc: Hasher::new(), length: 0 },
         })
     }
 
     pub(super) fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.length += bytes.len() as u64;
         while !bytes.is_empty() {
             bytes = &bytes[self.chunker.fill(bytes)..];
             if self.chunker.is_full() {
@@ -93,18 +111,18 @@ impl<W: Write> ParallelGzip<W> {
             Some(mut pool) => {
                 last.map_or(Ok(()), |chunk| pool.send(chunk))?;
                 while let Some(segment) = pool.next()? {
-                    emit(&mut self.out, &mut self.crc, &segment)?;
+                    self.tail.emit(&mut self.out, self.known.as_deref(), &segment)?;
                 }
                 pool.join()?;
             }
             None => {
-                let mut compressor = Compressor::new(self.level);
+                let mut compressor = Compressor::new(self.level, None);
                 for chunk in self.few.drain(..).chain(last) {
-                    emit(&mut self.out, &mut self.crc, &compressor.segment(chunk)?)?;
+                    self.tail.emit(&mut self.out, None, &compressor.segment(chunk)?)?;
                 }
             }
         }
-        let (crc, length) = (self.crc.finalize(), self.length);
+        let (crc, length) = (self.tail.crc.finalize(), self.tail.length);
         self.out.write_all(&END)?;
         self.out.write_all(&crc.to_le_bytes())?;
         self.out.write_all(&(length as u32).to_le_bytes())?;
@@ -117,7 +135,7 @@ impl<W: Write> ParallelGzip<W> {
             // One chunk in work and one waiting for each worker is all the memory this takes.
             let room = 2 * self.workers;
             while let Some(segment) = pool.next_if(room)? {
-                emit(&mut self.out, &mut self.crc, &segment)?;
+                self.tail.emit(&mut self.out, self.known.as_deref(), &segment)?;
                 next = segment.spent;
             }
         }
@@ -127,7 +145,7 @@ impl<W: Write> ParallelGzip<W> {
         }
         self.few.push(chunk);
         if self.few.len() > FEW {
-            let mut pool = Pool::start(self.workers, self.level)?;
+            let mut pool = Pool::start(self.workers, self.level, self.known.as_ref())?;
             self.few.drain(..).try_for_each(|chunk| pool.send(chunk))?;
             self.pool = Some(pool);
         }
@@ -135,20 +153,35 @@ impl<W: Write> ParallelGzip<W> {
     }
 }
 
-fn emit(out: &mut impl Write, crc: &mut Hasher, segment: &Segment) -> io::Result<()> {
-    crc.combine(&segment.crc);
-    out.write_all(&segment.deflated)
+impl Tail {
+    fn emit(
+        &mut self,
+        out: &mut impl Write,
+        known: Option<&dyn KnownSegments>,
+        segment: &Segment,
+    ) -> io::Result<()> {
+        out.write_all(&segment.deflated)?;
+        if let (Some(known), Some((key, digest))) = (known, segment.reusable) {
+            let (offset, length) = (self.written, segment.deflated.len() as u32);
+            known.note(reuse::Segment { key, digest, offset, length });
+        }
+        self.crc.combine(&segment.crc);
+        self.length += segment.spent.len() as u64;
+        self.written += segment.deflated.len() as u64;
+        Ok(())
+    }
 }
 
 /// What a thread compresses with.
 struct Compressor {
     level: u32,
     fast: Option<Encoder>,
+    known: Option<Arc<dyn KnownSegments>>,
 }
 
 impl Compressor {
-    fn new(level: u32) -> Self {
-        Self { level, fast: (level == 1).then(Encoder::new) }
+    fn new(level: u32, known: Option<Arc<dyn KnownSegments>>) -> Self {
+        Self { level, fast: (level == 1).then(Encoder::new), known }
     }
 
     /// A hole of a sparse file is gigabytes of one chunk of zeros after another: what is the same is
@@ -158,14 +191,24 @@ impl Compressor {
         let known = ZEROS.get(self.level as usize).filter(|_| is_inside_zeros(&chunk));
         if let Some(segment) = known.and_then(OnceLock::get) {
             let (deflated, crc) = (segment.deflated.clone(), segment.crc.clone());
-            return Ok(Segment { deflated, crc, spent: chunk });
+            return Ok(Segment { deflated, crc, spent: chunk, reusable: None });
+        }
+        let Some(known) = known else { return self.found_or_compressed(chunk) };
+        let segment = self.compressed(chunk)?;
+        let (deflated, crc) = (segment.deflated.clone(), segment.crc.clone());
+        let _ = known.set(Segment { deflated, crc, spent: Vec::new(), reusable: None });
+        Ok(segment)
+    }
+
+    fn found_or_compressed(&mut self, chunk: Vec<u8>) -> io::Result<Segment> {
+        let Some(known) = &self.known else { return self.compressed(chunk) };
+        let key = reuse::gzip_key(self.level, &chunk);
+        if let Some((deflated, digest)) = known.find(&key) {
+            return Ok(Segment { deflated, crc: crc(&chunk), spent: chunk, reusable: Some((key, digest)) });
         }
         let segment = self.compressed(chunk)?;
-        if let Some(known) = known {
-            let (deflated, crc) = (segment.deflated.clone(), segment.crc.clone());
-            let _ = known.set(Segment { deflated, crc, spent: Vec::new() });
-        }
-        Ok(segment)
+        let digest = Sha256::digest(&segment.deflated).into();
+        Ok(Segment { reusable: Some((key, digest)), ..segment })
     }
 
     fn compressed(&mut self, chunk: Vec<u8>) -> io::Result<Segment> {
@@ -174,10 +217,14 @@ impl Compressor {
             Some(encoder) => encoder.segment(&chunk, &mut deflated),
             None => zlib(&chunk, self.level, &mut deflated)?,
         }
-        let mut crc = Hasher::new();
-        crc.update(&chunk);
-        Ok(Segment { deflated, crc, spent: chunk })
+        Ok(Segment { deflated, crc: crc(&chunk), spent: chunk, reusable: None })
     }
+}
+
+fn crc(bytes: &[u8]) -> Hasher {
+    let mut crc = Hasher::new();
+    crc.update(bytes);
+    crc
 }
 
 /// Whether a chunk is full and of zeros.
@@ -212,13 +259,15 @@ struct Pool {
 type Work = (Vec<u8>, SyncSender<io::Result<Segment>>);
 
 impl Pool {
-    fn start(workers: usize, level: u32) -> io::Result<Self> {
+    fn start(workers: usize, level: u32, known: Option<&Arc<dyn KnownSegments>>) -> io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Work>();
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..workers)
             .map(|_| {
-                let queue = Arc::clone(&queue);
-                thread::Builder::new().name("gzip".into()).spawn(move || work(&queue, level))
+                let (queue, known) = (Arc::clone(&queue), known.cloned());
+                thread::Builder::new()
+                    .name("gzip".into())
+                    .spawn(move || work(&queue, Compressor::new(level, known)))
             })
             .collect::<io::Result<_>>()?;
         Ok(Self { jobs, results: VecDeque::new(), threads })
@@ -259,8 +308,7 @@ impl Pool {
     }
 }
 
-fn work(queue: &Mutex<Receiver<Work>>, level: u32) {
-    let mut compressor = Compressor::new(level);
+fn work(queue: &Mutex<Receiver<Work>>, mut compressor: Compressor) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((chunk, reply)) = next else { return };
@@ -285,7 +333,7 @@ mod tests {
             .flat_map(|i| format!("{:x} ", i.wrapping_mul(2_654_435_761) >> (i % 23)).into_bytes())
             .collect();
         for level in 0..=9 {
-            let mut compressor = Compressor::new(level);
+            let mut compressor = Compressor::new(level, None);
             let mut one = |i: usize| {
                 let at = i * 137;
                 compressor.segment(text[at..at + 500 + i % 97].to_vec()).unwrap().deflated
@@ -303,7 +351,7 @@ mod tests {
         for level in 0..=9 {
             let zeros = || vec![0; chunk::MAX];
             assert!(is_inside_zeros(&zeros()));
-            let mut compressor = Compressor::new(level);
+            let mut compressor = Compressor::new(level, None);
             let expected = compressor.compressed(zeros()).unwrap();
             for _ in 0..2 {
                 let segment = compressor.segment(zeros()).unwrap();

@@ -7,6 +7,7 @@
 //! | [`write`](mod@write) | entries → the canonical tar; its header defines the format byte for byte |
 //! | [`compress`] | the tar's bytes → diff ID, compressed blob, digest, in one pass |
 //! | `gzip`, `chunk` | gzip by several threads; where it is cut, so that equal parts of two tars are equal in their blobs |
+//! | [`reuse`] | what was compressed before need not be again |
 //! | [`decompress`] | a blob → the tar's bytes, whatever compressed them |
 //! | [`read`] | tar as anybody writes it → entries |
 //! | [`apply`](mod@apply) | a tar → a directory that the kernel's overlay takes as a lower layer |
@@ -25,6 +26,7 @@ pub mod entry;
 mod gzip;
 mod pax;
 pub mod read;
+pub mod reuse;
 mod sparse;
 pub mod write;
 

@@ -30,6 +30,7 @@ mod overlay;
 pub mod pack;
 pub(crate) mod parallel;
 mod place;
+pub mod segments;
 pub mod storage;
 pub mod unpack;
 pub(crate) mod way;

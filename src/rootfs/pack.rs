@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use cooper_runtime::sys::fs;
 use serde::{Deserialize, Serialize};
 
 use super::opener::FileOpener;
+use super::segments::StoredSegments;
 use crate::image::{DiffId, Digest};
 use crate::layer::compress::{Compression, LayerWriter};
 use crate::layer::content::FileContent;
@@ -76,9 +78,23 @@ pub fn pack(
 }
 
 /// A layer on its way into the store.
-pub type StoreWriter = LayerWriter<io::BufWriter<BlobFile>>;
+pub struct StoreWriter {
+    layer: LayerWriter<io::BufWriter<BlobFile>>,
+    segments: Arc<StoredSegments>,
+}
 
-/// Starts a layer whose tar is to be written into it. `workers` threads compress.
+impl io::Write for StoreWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.layer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.layer.flush()
+    }
+}
+
+/// Starts a layer whose tar is to be written into it. `workers` threads compress what no earlier layer of
+/// the store has.
 pub fn start(
     store: &Store,
     work: &WorkDir,
@@ -86,15 +102,22 @@ pub fn start(
     workers: usize,
 ) -> Result<StoreWriter, PackError> {
     let blob = io::BufWriter::with_capacity(128 * 1024, store.new_blob(work)?);
-    Ok(LayerWriter::new(blob, compression, workers)?)
+    let segments = Arc::new(StoredSegments::new(store));
+    let known = Arc::clone(&segments);
+    Ok(StoreWriter { layer: LayerWriter::reusing(blob, compression, workers, known)?, segments })
 }
 
 /// Ends a layer and puts its blob in place.
-pub fn finish(store: &Store, layer: StoreWriter, compression: Compression) -> Result<PackedLayer, PackError> {
-    let (buffered, digests) = layer.finish()?;
+pub fn finish(
+    store: &Store,
+    writer: StoreWriter,
+    compression: Compression,
+) -> Result<PackedLayer, PackError> {
+    let (buffered, digests) = writer.layer.finish()?;
     let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     let digest = Digest::from_bytes(digests.digest);
     store.commit_blob(blob, &digest)?;
+    writer.segments.keep(store, digests.digest)?;
     let diff_id = DiffId(Digest::from_bytes(digests.diff_id));
     remember_diff_id(store, &digest, diff_id)?;
     Ok(PackedLayer {

@@ -5,6 +5,7 @@
 //! layers/<id map>/<diff ID>/               unpacked layers, in the form the kernel's overlay stacks
 //! cache/steps/…, cache/context/…           step key → layer; remembered file hashes
 //! cache/diff-ids/…, cache/images/…         what a blob unpacks to; when an image was first made
+//! cache/segments                           compressed chunks of blobs (`rootfs::segments`)
 //! cache/mounts/<id map>/<key>/<n>/         what RUN --mount=type=cache keeps, and locks beside it
 //! cache/http/…                             files of web servers (`context::http`)
 //! work/<name>/                             what a running command is making

@@ -6,6 +6,7 @@ mod blob;
 mod holes;
 mod property;
 mod reproduce;
+mod reuse;
 mod tools;
 
 use std::collections::BTreeMap;
