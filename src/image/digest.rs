@@ -34,11 +34,9 @@ impl Digest {
 
     /// The 64 hexadecimal digits without the algorithm; safe as a file name.
     pub fn hex(&self) -> String {
-        use fmt::Write;
-        self.0.iter().fold(String::with_capacity(64), |mut s, b| {
-            let _ = write!(s, "{b:02x}");
-            s
-        })
+        // By hand: a cached build names little but digests, and formatting them took a sixth of its time.
+        let digit = |n: u8| char::from(b"0123456789abcdef"[usize::from(n)]);
+        self.0.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
     }
 
     /// The first twelve digits, for people.
