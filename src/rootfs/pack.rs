@@ -73,7 +73,7 @@ pub fn pack(
         }
     }
     let layer = tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
-    hashed(DiffId(Digest::from_bytes(layer.tar_digest())));
+    hashed(DiffId(Digest::from_bytes(layer.layer.tar_digest())));
     finish(store, layer, compression)
 }
 
