@@ -42,7 +42,8 @@ import_into_buildah() {
     buildah_do rm "$container"
 }
 
-# Makes the stores that every workload starts with.
+# Makes the stores that every workload starts with. In both a step has run on each base: so they have it as
+# steps want it, and not only as it came.
 seed_stores() {
     local base
     for base in busybox debian; do
@@ -54,6 +55,11 @@ seed_stores() {
         cp "$BASE" "$work/seed/$base.tar"
         quietly "cooper import" cooper_do import "$work/seed/$base.tar" "localhost/$base:latest"
         quietly "the import into buildah" import_into_buildah "$work/seed/$base.tar" "localhost/$base:latest"
+        mkdir -p "$work/seed/warm"
+        printf 'FROM localhost/%s:latest\nRUN true\n' "$base" >"$work/seed/warm/Containerfile"
+        chmod -R a+rX "$work/seed/warm"
+        quietly "a step by cooper" cooper_do build "$work/seed/warm"
+        quietly "a step by buildah" buildah_do build --isolation chroot --layers "$work/seed/warm"
     done
     mv "$work/cooper" "$work/seed/cooper"
     mv "$work/buildah" "$work/seed/buildah"

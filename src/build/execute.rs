@@ -11,10 +11,12 @@
 //! | `walk` | one stage, step by step |
 //! | `board` | what stages know of one another: which are done, whether one has failed, who may work |
 //! | `cached` | keys, and what the cache has under them |
+//! | `ahead` | what can be done for a `COPY` before its turn has come |
 //! | `origins` | what steps copy and mount from |
 //! | `step` | carries one step out |
 //! | `finish` | keeps what was made, and puts the image together |
 
+mod ahead;
 mod board;
 mod cached;
 mod finish;
@@ -174,10 +176,16 @@ impl<'a, 'f> Executor<'a, 'f> {
     fn open(&self) -> Result<&Opened, BuildError> {
         let secrets = self.read_secrets()?;
         let workshop = Workshop::open(self.store, self.options.storage, self.progress)?;
-        // Only here, where subordinate ids are ours.
-        self.store.sweep()?;
+        // Only here, where subordinate ids are ours; and nobody waits for it.
+        let store = self.store.clone();
+        let sweep = move || {
+            if let Err(e) = store.sweep() {
+                tracing::info!("what earlier commands have left is still there: {e}");
+            }
+        };
+        std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map_err(WorkshopError::Thread)?;
         self.store.watch_layers().map_err(WorkshopError::Thread)?;
-        let packer = Packer::start(self.store.clone(), workshop.work.clone(), self.options.compression)
+        let packer = Packer::start(self.store, &workshop.work, self.options.compression)
             .map_err(WorkshopError::Thread)?;
         Ok(self.opened.get_or_init(|| Opened { secrets, packer, workshop }))
     }

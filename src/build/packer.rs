@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use crate::image::DiffId;
 use crate::layer::compress::Compression;
 use crate::layer::entry::{Entry, EntryKind};
-use crate::rootfs::pack::{PackError, PackedLayer, pack};
+use crate::rootfs::pack::{How, PackError, PackedLayer, pack};
+use crate::rootfs::segments::Ahead;
 use crate::store::{Store, WorkDir};
 
 /// A layer that will be there.
@@ -96,32 +97,44 @@ struct Job {
     promise: Promise,
 }
 
-/// The threads that pack: one for large layers, and one for small ones, whose diff IDs somebody may be
-/// waiting for while a large one is compressed. Dropped, they finish what they were given.
-#[derive(Debug)]
+/// The threads that pack: two for large layers, and one for small ones, whose diff IDs somebody may be
+/// waiting for while large ones are compressed. Dropped, they finish what they were given.
 pub struct Packer {
     large: Lane,
     small: Lane,
+    ahead: Arc<Ahead>,
 }
 
 /// Up to here a layer is small: bytes of content, and entries.
 const SMALL: (u64, usize) = (1 << 20, 256);
+/// Large layers packed at a time: while one is read, another is compressed.
+const LARGE_AT_ONCE: usize = 2;
 
 impl Packer {
     /// Starts the threads.
-    pub fn start(store: Arc<Store>, work: Arc<WorkDir>, compression: Compression) -> std::io::Result<Packer> {
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        let (small_store, small_work) = (store.clone(), work.clone());
-        let pack_with = |store: Arc<Store>, work: Arc<WorkDir>, workers| {
-            move |job: &Job| {
+    pub fn start(
+        store: &Arc<Store>,
+        work: &Arc<WorkDir>,
+        compression: Compression,
+    ) -> std::io::Result<Packer> {
+        let ahead = Arc::<Ahead>::default();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let lane = |name: &str, threads: usize, workers: usize| {
+            let (store, work) = (store.clone(), work.clone());
+            let how = How { compression, workers, ahead: ahead.clone() };
+            let pack = move |job: &Job| {
                 let hashed = |diff_id| job.promise.enter(State::Hashed(diff_id));
-                pack(&store, &work, &job.dir, &job.entries, compression, workers, &hashed)
-            }
+                pack(&store, &work, &job.dir, &job.entries, &how, &hashed)
+            };
+            Lane::start(name, threads, Arc::new(pack))
         };
-        Ok(Packer {
-            large: Lane::start("packer", pack_with(store, work, workers))?,
-            small: Lane::start("packer-small", pack_with(small_store, small_work, 1))?,
-        })
+        let (large, small) = (lane("packer", LARGE_AT_ONCE, cores)?, lane("packer-small", 1, 1)?);
+        Ok(Packer { large, small, ahead })
+    }
+
+    /// What was compressed before its layer was there.
+    pub fn ahead(&self) -> &Ahead {
+        &self.ahead
     }
 
     /// Packs the frozen layer in `dir` when its turn comes. The directory must stay where it is until
@@ -140,25 +153,29 @@ impl Packer {
     }
 }
 
-/// A thread that packs one layer after the other.
-#[derive(Debug)]
+type Pack = dyn Fn(&Job) -> Result<PackedLayer, PackError> + Send + Sync;
+
+/// Threads that pack layers in the order in which they come.
 struct Lane {
     jobs: Option<Sender<Job>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Lane {
-    fn start(
-        name: &str,
-        pack: impl Fn(&Job) -> Result<PackedLayer, PackError> + Send + 'static,
-    ) -> std::io::Result<Lane> {
+    fn start(name: &str, threads: usize, pack: Arc<Pack>) -> std::io::Result<Lane> {
         let (jobs, queue) = channel::<Job>();
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            for job in queue {
-                job.promise.settle(pack(&job));
-            }
-        })?;
-        Ok(Lane { jobs: Some(jobs), thread: Some(thread) })
+        let queue = Arc::new(Mutex::new(queue));
+        let thread = |_| {
+            let (queue, pack) = (queue.clone(), pack.clone());
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok(job) = next() {
+                    job.promise.settle(pack(&job));
+                }
+            })
+        };
+        let threads = (0..threads).map(thread).collect::<std::io::Result<_>>()?;
+        Ok(Lane { jobs: Some(jobs), threads })
     }
 
     fn take(&self, job: Job) {
@@ -172,7 +189,7 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }

@@ -8,7 +8,7 @@ use cooper_runtime::sys::fs;
 use serde::{Deserialize, Serialize};
 
 use super::opener::FileOpener;
-use super::segments::StoredSegments;
+use super::segments::{Ahead, StoredSegments};
 use crate::image::{DiffId, Digest};
 use crate::layer::compress::{Compression, LayerWriter};
 use crate::layer::content::FileContent;
@@ -47,20 +47,21 @@ pub enum PackError {
 }
 
 /// Writes the layer in `dir` as a blob: the tar is made once, and the diff ID, the compression and the
-/// blob's digest come from the same stream. `workers` threads compress. `hashed` is told the diff ID as soon
+/// blob's digest come from the same stream. `hashed` is told the diff ID as soon
 /// as the tar is made, which is before all of it is compressed.
 pub fn pack(
     store: &Store,
     work: &WorkDir,
     dir: &Path,
     entries: &[Entry],
-    compression: Compression,
-    workers: usize,
+    how: &How,
     hashed: &dyn Fn(DiffId),
 ) -> Result<PackedLayer, PackError> {
+    let How { compression, workers, ahead } = how;
     let root = fs::open_dir(dir)?;
     let mut files = FileOpener::new(std::os::fd::AsFd::as_fd(&root))?;
-    let layer = start(store, work, compression, workers)?;
+    let segments = StoredSegments::new(store).with(ahead);
+    let layer = writer(store, work, *compression, *workers, segments)?;
     // The tar writer hands on headers and file contents in whatever pieces they come; hashing wants
     // larger ones.
     let mut tar = TarWriter::new(io::BufWriter::with_capacity(256 * 1024, layer));
@@ -74,7 +75,18 @@ pub fn pack(
     }
     let layer = tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
     hashed(DiffId(Digest::from_bytes(layer.layer.tar_digest())));
-    finish(store, layer, compression)
+    finish(store, layer, *compression)
+}
+
+/// How layers are packed.
+#[derive(Clone)]
+pub struct How {
+    /// How blobs are compressed.
+    pub compression: Compression,
+    /// Threads that compress, beside the one that makes the archive.
+    pub workers: usize,
+    /// What was compressed before its layer was there.
+    pub ahead: Arc<Ahead>,
 }
 
 /// A layer on its way into the store.
@@ -101,8 +113,18 @@ pub fn start(
     compression: Compression,
     workers: usize,
 ) -> Result<StoreWriter, PackError> {
+    writer(store, work, compression, workers, StoredSegments::new(store))
+}
+
+fn writer(
+    store: &Store,
+    work: &WorkDir,
+    compression: Compression,
+    workers: usize,
+    segments: StoredSegments,
+) -> Result<StoreWriter, PackError> {
     let blob = io::BufWriter::with_capacity(128 * 1024, store.new_blob(work)?);
-    let segments = Arc::new(StoredSegments::new(store));
+    let segments = Arc::new(segments);
     let known = Arc::clone(&segments);
     Ok(StoreWriter { layer: LayerWriter::reusing(blob, compression, workers, known)?, segments })
 }

@@ -18,6 +18,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,8 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use crate::image::Digest;
+use crate::layer::compress::{Compression, LayerWriter};
 use crate::layer::reuse::{KnownSegments, Segment, SegmentKey};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, WorkDir};
 
 /// What the file begins with.
 const MAGIC: &[u8; 8] = b"segment1";
@@ -39,8 +41,67 @@ const LONGEST: u32 = 2 << 20;
 /// A segment, and the blob that has it.
 type Record = (Segment, [u8; 32]);
 
+/// Segments of layers that are still to be packed, in files of the work directory.
+#[derive(Default)]
+pub struct Ahead(Mutex<Vec<Arc<AheadFile>>>);
+
+struct AheadFile {
+    file: File,
+    stored: StoredSegments,
+    known: Mutex<HashMap<SegmentKey, Segment>>,
+}
+
+impl Ahead {
+    /// Starts an archive that resembles that of a layer to come. What it is compressed to is found by those who
+    /// [write with](StoredSegments::with) these.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn start(
+        &self,
+        store: &Store,
+        work: &WorkDir,
+        compression: Compression,
+    ) -> io::Result<LayerWriter<File>> {
+        let path = work.fresh("ahead-");
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        // Gone with the last who has it open.
+        fs::remove_file(&path)?;
+        let (out, stored) = (file.try_clone()?, StoredSegments::new(store));
+        let ahead = Arc::new(AheadFile { file, stored, known: Mutex::default() });
+        lock(&self.0).push(ahead.clone());
+        LayerWriter::reusing(out, compression, 1, ahead)
+    }
+
+    fn find(&self, key: &SegmentKey) -> Option<(Vec<u8>, [u8; 32])> {
+        let files = lock(&self.0).clone();
+        files.iter().find_map(|ahead| {
+            let segment = lock(&ahead.known).get(key).copied()?;
+            checked(&ahead.file, &segment)
+        })
+    }
+}
+
+impl KnownSegments for AheadFile {
+    fn find(&self, key: &SegmentKey) -> Option<(Vec<u8>, [u8; 32])> {
+        self.stored.find(key)
+    }
+
+    fn note(&self, segment: Segment) {
+        lock(&self.known).insert(segment.key, segment);
+    }
+}
+
+/// A segment as it lies in a file, if it has its SHA-256.
+fn checked(file: &File, segment: &Segment) -> Option<(Vec<u8>, [u8; 32])> {
+    let mut bytes = vec![0; segment.length as usize];
+    file.read_exact_at(&mut bytes, segment.offset).ok()?;
+    (<[u8; 32]>::from(Sha256::digest(&bytes)) == segment.digest).then_some((bytes, segment.digest))
+}
+
 /// The segments that a store has, while a layer is written.
 pub struct StoredSegments {
+    ahead: Arc<Ahead>,
     file: PathBuf,
     blobs: PathBuf,
     known: OnceLock<HashMap<SegmentKey, Record>>,
@@ -52,12 +113,18 @@ impl StoredSegments {
     /// Those of this store; nothing is read before the first is asked for.
     pub fn new(store: &Store) -> Self {
         Self {
+            ahead: Arc::default(),
             file: store.cache_path("segments"),
             blobs: store.root().join("blobs/sha256"),
             known: OnceLock::new(),
             open: Mutex::default(),
             noted: Mutex::default(),
         }
+    }
+
+    /// And those that were made ahead.
+    pub fn with(self, ahead: &Arc<Ahead>) -> Self {
+        Self { ahead: ahead.clone(), ..self }
     }
 
     /// Records the segments noted, now that they lie in the blob `digest`.
@@ -91,14 +158,15 @@ impl StoredSegments {
 
 impl KnownSegments for StoredSegments {
     fn find(&self, key: &SegmentKey) -> Option<(Vec<u8>, [u8; 32])> {
+        if let Some(found) = self.ahead.find(key) {
+            return Some(found);
+        }
         let known = self.known.get_or_init(|| {
             let records = parse(&fs::read(&self.file).unwrap_or_default());
             records.into_iter().map(|record| (record.0.key, record)).collect()
         });
         let (segment, blob) = known.get(key)?;
-        let mut bytes = vec![0; segment.length as usize];
-        self.blob(blob)?.read_exact_at(&mut bytes, segment.offset).ok()?;
-        (<[u8; 32]>::from(Sha256::digest(&bytes)) == segment.digest).then_some((bytes, segment.digest))
+        checked(&*self.blob(blob)?, segment)
     }
 
     fn note(&self, segment: Segment) {

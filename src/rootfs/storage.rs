@@ -28,6 +28,7 @@ use super::freeze::freeze;
 use super::lower::{self, MergedDir};
 use super::{Clamp, Frozen, LayerDir, Records, copy, fuse, overlay};
 use crate::store::WorkDir;
+use crate::store::work::AT_ONCE;
 
 /// What can go wrong with a root file system.
 #[derive(Debug, thiserror::Error)]
@@ -318,6 +319,11 @@ impl RootFs {
         records.extend(self.records.iter().map(|(path, record)| (path.clone(), record.clone())));
         let mut known = Vec::with_capacity(records.len());
         for (path, record) in records {
+            // Over these a step has mounts of its own, and of what lies below it sees and changes nothing. Many
+            // images have device nodes there; to ask about every step's calls because of them would be slow.
+            if [&b"dev/"[..], b"proc/", b"sys/"].iter().any(|covered| path.starts_with(covered)) {
+                continue;
+            }
             // Parents on record are directories, so there is no link on the way.
             let open = || fs::open_in_root(self.root(), path_text(&path), false);
             let file = match open() {
@@ -384,11 +390,12 @@ fn path_text(path: &[u8]) -> &OsStr {
     if path.is_empty() { OsStr::new(".") } else { OsStr::from_bytes(path) }
 }
 
-/// Removes a directory of the work directory; what resists is swept with the rest.
+/// Removes a directory of the work directory, unless that would take long; what is left, or resists, is
+/// swept with the rest.
 pub(crate) fn discard(dir: &Path) {
     if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
         && let Ok(parent) = fs::open_dir(parent)
     {
-        let _ = fs::remove_tree_at(&parent, name);
+        let _ = fs::remove_some_at(&parent, name, AT_ONCE);
     }
 }

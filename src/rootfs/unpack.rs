@@ -20,6 +20,7 @@ use cooper_runtime::sys::fs;
 use super::describe::describe;
 use super::lower::MergedDir;
 use super::pack;
+use super::storage::discard;
 use super::{LayerDir, Records};
 use crate::image::{ChainId, DiffId, Digest, Hasher};
 use crate::layer::apply::{Applied, ApplyError, ApplyOptions, Owners, ParentTree, apply};
@@ -289,11 +290,8 @@ fn unpack_one(
     let dir = place.work.fresh("unpack-");
     std::fs::create_dir(&dir).map_err(io_error)?;
     let result = unpack_into(place, diff_id, digest, &dir, target, parents, tar);
-    if result.is_err()
-        && let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
-        && let Ok(parent) = fs::open_dir(parent)
-    {
-        let _ = fs::remove_tree_at(&parent, name);
+    if result.is_err() {
+        discard(&dir);
     }
     result
 }

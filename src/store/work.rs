@@ -13,7 +13,12 @@ use cooper_runtime::sys::fs as sysfs;
 
 use super::{Store, StoreError};
 
-/// This command's directory below `work/`; removed with all it holds when dropped.
+/// Names that are removed while somebody waits. It takes some ten milliseconds; on some file systems what is
+/// made after a mass deletion takes long as well.
+pub const AT_ONCE: u64 = 2000;
+
+/// This command's directory below `work/`; removed when dropped, with all it holds unless that is much: then
+/// the next command sweeps it.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
@@ -40,7 +45,7 @@ impl Drop for WorkDir {
         if let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name())
             && let Ok(dir) = sysfs::open_dir(parent)
         {
-            let _ = sysfs::remove_tree_at(&dir, name);
+            let _ = sysfs::remove_some_at(&dir, name, AT_ONCE);
         }
     }
 }

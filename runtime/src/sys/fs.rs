@@ -377,14 +377,21 @@ const REMOVE_DEPTH: usize = 64;
 /// Removes a name and all below it, however deep that is. A name that is not there is success. Directories
 /// without permission bits are opened up first.
 pub fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
+    remove_some_at(dir, name, u64::MAX).map(drop)
+}
+
+/// The same, but leaves off after so many names. Says whether all is gone.
+pub fn remove_some_at(dir: impl AsFd, name: &OsStr, most: u64) -> io::Result<bool> {
     let dir = dir.as_fd();
-    let Some(top) = remove_or_open(dir, name)? else { return Ok(()) };
-    let mut moved = 0;
+    let Some(top) = remove_or_open(dir, name)? else { return Ok(true) };
+    let (mut moved, mut left) = (0, most);
     loop {
         let before = moved;
-        empty(top.as_fd(), top.as_fd(), 0, &mut moved)?;
+        if !empty(top.as_fd(), top.as_fd(), 0, &mut moved, &mut left)? {
+            return Ok(false);
+        }
         if moved == before {
-            return remove_dir_at(dir, name);
+            return remove_dir_at(dir, name).map(|()| true);
         }
     }
 }
@@ -406,9 +413,20 @@ fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedF
     }
 }
 
-/// Removes all in `here`; directories that are too deep go to `top`, `moved` counting them.
-fn empty(top: BorrowedFd<'_>, here: BorrowedFd<'_>, depth: usize, moved: &mut u64) -> io::Result<()> {
+/// Removes all in `here`, if that is no more than `left` names; directories that are too deep go to `top`,
+/// `moved` counting them. Says whether all is gone.
+fn empty(
+    top: BorrowedFd<'_>,
+    here: BorrowedFd<'_>,
+    depth: usize,
+    moved: &mut u64,
+    left: &mut u64,
+) -> io::Result<bool> {
     for entry in list(here)? {
+        if *left == 0 {
+            return Ok(false);
+        }
+        *left -= 1;
         let found = match remove_or_open(here, &entry.name) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 chmod(here, 0o700)?;
@@ -430,7 +448,9 @@ fn empty(top: BorrowedFd<'_>, here: BorrowedFd<'_>, depth: usize, moved: &mut u6
             }
             continue;
         }
-        empty(top, inner.as_fd(), depth + 1, moved)?;
+        if !empty(top, inner.as_fd(), depth + 1, moved, left)? {
+            return Ok(false);
+        }
         match remove_dir_at(here, &entry.name) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 chmod(here, 0o700)?;
@@ -439,7 +459,7 @@ fn empty(top: BorrowedFd<'_>, here: BorrowedFd<'_>, depth: usize, moved: &mut u6
             other => other?,
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Sets the permission bits of a name that is not a symbolic link.

@@ -90,6 +90,11 @@ impl Board {
         Ok(Permit(self))
     }
 
+    /// Whether one more step could be carried out now.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().free > 0
+    }
+
     /// Keeps the first failure, and lets nobody wait any more.
     pub(super) fn fail(&self, error: BuildError) {
         let mut state = self.lock();

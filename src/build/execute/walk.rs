@@ -140,7 +140,9 @@ impl Executor<'_, '_> {
         self.progress.event(Event::Started { task, label: label_shown, text });
         let began = Instant::now();
         let mut looked = looked;
-        let done = self.carry_out(walk, step, &mut looked, task, opened);
+        let done = self.with_next_copy(stage, walk.next, opened, || {
+            self.carry_out(walk, step, &mut looked, task, opened)
+        });
         drop(permit);
         let elapsed = began.elapsed();
         match done {

@@ -1,30 +1,27 @@
 //! Removes trees without anybody waiting for it.
 //!
-//! What goes is renamed to `work/<command>/trash-<n>` and removed from there on a thread. The command's
-//! end waits for these threads; what a killed command leaves, the next one sweeps with its work directory.
+//! What goes is renamed to `work/<command>/trash-<n>` and removed from there on a thread, which the end of
+//! the command does not wait for: what is left, the next one sweeps with the work directory.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use cooper_runtime::sys::fs::{self, FileKind};
 
-use crate::rootfs::storage::discard;
 use crate::store::WorkDir;
 
 /// Where things go.
 #[derive(Debug)]
 pub(super) struct Trash {
     work: Arc<WorkDir>,
-    removing: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Trash {
     pub(super) fn new(work: Arc<WorkDir>) -> Trash {
-        Trash { work, removing: Mutex::default() }
+        Trash { work }
     }
 
     /// Removes a name, with all below it.
@@ -49,23 +46,14 @@ impl Trash {
 
     /// Removes a directory of the work directory.
     pub(super) fn discard(&self, dir: PathBuf) {
-        let path = dir.clone();
-        let thread = std::thread::Builder::new().name("trash".to_owned()).spawn(move || discard(&path));
-        match thread {
-            Ok(thread) => {
-                let mut removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
-                removing.retain(|thread| !thread.is_finished());
-                removing.push(thread);
+        let remove = move || {
+            if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
+                && let Ok(parent) = fs::open_dir(parent)
+            {
+                let _ = fs::remove_tree_at(&parent, name);
             }
-            Err(_) => discard(&dir),
-        }
-    }
-}
-
-impl Drop for Trash {
-    fn drop(&mut self) {
-        for thread in self.removing.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = thread.join();
-        }
+        };
+        // Without a thread it waits for the sweep.
+        let _ = std::thread::Builder::new().name("trash".to_owned()).spawn(remove);
     }
 }
