@@ -13,6 +13,9 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use crate::store::WorkDir;
 
+/// Names for which a thread is not worth its while.
+const SMALL: u64 = 64;
+
 /// Where things go.
 #[derive(Debug)]
 pub(super) struct Trash {
@@ -46,12 +49,14 @@ impl Trash {
 
     /// Removes a directory of the work directory.
     pub(super) fn discard(&self, dir: PathBuf) {
+        let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return };
+        let Ok(parent) = fs::open_dir(parent) else { return };
+        if let Ok(true) = fs::remove_some_at(&parent, name, SMALL) {
+            return;
+        }
+        let name = name.to_owned();
         let remove = move || {
-            if let (Some(parent), Some(name)) = (dir.parent(), dir.file_name())
-                && let Ok(parent) = fs::open_dir(parent)
-            {
-                let _ = fs::remove_tree_at(&parent, name);
-            }
+            let _ = fs::remove_tree_at(&parent, &name);
         };
         // Without a thread it waits for the sweep.
         let _ = std::thread::Builder::new().name("trash".to_owned()).spawn(remove);
