@@ -29,6 +29,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use cooper_runtime::sys::process::step_back;
+
 use super::assemble::BuiltImage;
 use super::images::{Finder, FoundImage};
 use super::mounts::secret;
@@ -179,6 +181,7 @@ impl<'a, 'f> Executor<'a, 'f> {
         // Only here, where subordinate ids are ours; and nobody waits for it.
         let store = self.store.clone();
         let sweep = move || {
+            step_back();
             if let Err(e) = store.sweep() {
                 tracing::info!("what earlier commands have left is still there: {e}");
             }

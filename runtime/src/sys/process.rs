@@ -131,6 +131,13 @@ pub fn wait(child: impl AsFd) -> io::Result<Ended> {
     }
 }
 
+/// Lets everybody else go first: the calling thread, and those that it starts from now on, have the processor
+/// when nobody else wants it much (`setpriority(2)`, which on Linux is about threads).
+pub fn step_back() {
+    // It is a favour, and no harm is done where it cannot be done.
+    let _ = rustix::process::setpriority_process(None, 19);
+}
+
 /// Sends a signal to the process behind a pidfd; one that is gone is success.
 pub fn send_signal(child: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open for the call's time, and a null siginfo asks for the default.

@@ -7,6 +7,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cooper_runtime::sys::process::step_back;
+
 use super::cached::Copied;
 use super::{Executor, Opened, StepFailure};
 use crate::build::StepError;
@@ -45,6 +47,8 @@ impl Executor<'_, '_> {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let ahead = || {
+                // The RUN may have use for all processors.
+                step_back();
                 if let Err(StepFailure::Step(e)) = self.ahead(copy, opened, &over) {
                     tracing::debug!("nothing done ahead for {}: {e}", copy.dest);
                 }

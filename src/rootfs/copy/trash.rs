@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cooper_runtime::sys::fs::{self, FileKind};
+use cooper_runtime::sys::process::step_back;
 
 use crate::store::WorkDir;
 
@@ -56,6 +57,7 @@ impl Trash {
         }
         let name = name.to_owned();
         let remove = move || {
+            step_back();
             let _ = fs::remove_tree_at(&parent, &name);
         };
         // Without a thread it waits for the sweep.
