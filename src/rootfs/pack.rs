@@ -116,7 +116,7 @@ pub fn start(
     writer(store, work, compression, workers, StoredSegments::new(store))
 }
 
-fn writer(
+pub(super) fn writer(
     store: &Store,
     work: &WorkDir,
     compression: Compression,

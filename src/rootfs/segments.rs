@@ -350,6 +350,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_compressed_ahead_is_found_and_changes_nothing() {
+        let (ground, clean) = (Ground::new(), Ground::new());
+        let layer = tar(6 << 20);
+        let expected = clean.pack(&layer, "gzip");
+        let compression = Compression::default();
+        let ahead = Arc::<Ahead>::default();
+        // A guess that is wrong at its beginning, and was left off before its end.
+        let mut guess = ahead.start(&ground.store, &ground.work, compression).unwrap();
+        guess.write_all(&[7; 512]).unwrap();
+        guess.write_all(&layer[..5 << 20]).unwrap();
+        drop(guess);
+        let known = StoredSegments::new(&ground.store).with(&ahead);
+        let found = clean.records().iter().filter(|(segment, _)| known.find(&segment.key).is_some()).count();
+        assert!(found >= 2, "{found} of {}", clean.records().len());
+        let mut writer =
+            crate::rootfs::pack::writer(&ground.store, &ground.work, compression, 2, known).unwrap();
+        writer.write_all(&layer).unwrap();
+        assert_eq!(finish(&ground.store, writer, compression).unwrap(), expected);
+        // All of it is to be had from the blob from now on.
+        assert_eq!(ground.found(&clean.records()), clean.records().len());
+        assert_eq!(fs::read_dir(ground.work.path()).unwrap().count(), 1, "only the lock is left");
+    }
+
+    #[test]
     fn the_oldest_records_are_dropped() {
         let ground = Ground::new();
         let segment = |n: usize| {

@@ -126,4 +126,19 @@ mod tests {
         drop(alive);
         assert!(!path.exists());
     }
+
+    #[test]
+    fn nobody_waits_for_a_mass_deletion() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let work = store.work_dir().unwrap();
+        let path = work.path().to_owned();
+        for number in 0..AT_ONCE + 100 {
+            fs::write(path.join(format!("{number}")), "").unwrap();
+        }
+        drop(work);
+        assert!(path.exists());
+        store.sweep().unwrap();
+        assert!(!path.exists());
+    }
 }
