@@ -103,3 +103,46 @@ fn a_stage_rebuilt_with_equal_files_runs_nothing_again() {
     build("echo 1 > /d/f && chmod 755 /d/f", &[false, false, false]);
     build("echo 1 > /d/f && ln -s f /d/g", &[false, false, false]);
 }
+
+/// Writes a file of the context with the same times each time.
+fn write_with_old_times(lab: &Lab, text: &str) {
+    let path = lab.path("ctx/x");
+    std::fs::write(&path, text).unwrap();
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+}
+
+/// Builds, and changes the context when a step says `now`.
+fn build_and_change(lab: &Lab, text: &str) -> String {
+    let mut command = lab.cooper_command(&["--progress", "plain", "build", "--jobs", "1", "ctx"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for(&mut child, "now");
+    write_with_old_times(lab, text);
+    let rest = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&rest.stderr).into_owned()
+}
+
+#[test]
+fn what_changes_while_it_is_used_is_not_remembered_as_what_it_was() {
+    let lab = Lab::with_busybox();
+    lab.file("ctx/x", "");
+    write_with_old_times(&lab, "one");
+    lab.containerfile(
+        "FROM busybox\nRUN --mount=type=bind,target=/m echo now; sleep 1; echo saw $(cat /m/x)\n",
+    );
+    let said = build_and_change(&lab, "two");
+    assert!(said.contains("saw two") && said.contains("not kept in the cache"), "{said}");
+    write_with_old_times(&lab, "one");
+    lab.build(&[]).prints("saw one");
+
+    // The stage waits for its turn; then it takes what is there.
+    write_with_old_times(&lab, "one");
+    lab.containerfile(
+        "FROM busybox AS first\nRUN echo now; sleep 1; touch /done\nFROM busybox AS second\nCOPY x /x\n\
+         RUN echo copied $(cat /x)\nFROM busybox\nCOPY --from=first /done /\nCOPY --from=second /x /\n",
+    );
+    let said = build_and_change(&lab, "two");
+    assert!(said.contains("copied two"), "{said}");
+    write_with_old_times(&lab, "one");
+    lab.build(&[]).prints("copied one");
+}

@@ -122,6 +122,9 @@ pub enum StepError {
     /// The build context cannot be used.
     #[error(transparent)]
     Context(#[from] crate::context::ContextError),
+    /// Files are not what they were when the step was looked up.
+    #[error("files of the build context changed while they were copied; build again when they are complete")]
+    ContextChanged,
     /// A `COPY` could not be written.
     #[error(transparent)]
     Copy(#[from] copy::CopyError),

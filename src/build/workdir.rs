@@ -29,6 +29,10 @@ impl OwnerSink for Ownership<'_> {
         gid: u32,
     ) -> io::Result<()> {
         let made = !self.single && made_owner(fs::chown_at(dir, name, uid, gid))?;
+        if !made && !self.single {
+            // A record is of a file of root's, but in a set-group-ID directory it came with another group.
+            fs::chown_at(dir, name, 0, 0)?;
+        }
         // A name that was used before may have a record.
         self.records.remove(path);
         if !made {

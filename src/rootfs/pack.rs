@@ -139,7 +139,10 @@ pub fn finish(
     let blob = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
     let digest = Digest::from_bytes(digests.digest);
     store.commit_blob(blob, &digest)?;
-    writer.segments.keep(store, digests.digest)?;
+    if let Err(e) = writer.segments.keep(store, digests.digest) {
+        // The next build compresses again; that is all.
+        tracing::info!("what was compressed is not remembered: {e}");
+    }
     let diff_id = DiffId(Digest::from_bytes(digests.diff_id));
     remember_diff_id(store, &digest, diff_id)?;
     Ok(PackedLayer {

@@ -81,13 +81,15 @@ impl Board {
         self.lock().stages.iter().map(|reached| reached.end.clone()).collect()
     }
 
-    /// Waits until a step may be carried out.
-    pub(super) fn permit(&self) -> Result<Permit<'_>, Failure> {
+    /// Waits until a step may be carried out. Says whether that took any time.
+    pub(super) fn permit(&self) -> Result<(Permit<'_>, bool), Failure> {
+        let mut asked = 0;
         self.wait(|state| {
+            asked += 1;
             state.free = state.free.checked_sub(1)?;
             Some(())
         })?;
-        Ok(Permit(self))
+        Ok((Permit(self), asked > 1))
     }
 
     /// Whether one more step could be carried out now.

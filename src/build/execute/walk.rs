@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use super::board::{Made, Slot};
 use super::cached::Looked;
-use super::{Executor, Failure, Opened};
+use super::{Executor, Failure, Opened, StepFailure};
 use crate::build::images::FoundImage;
 use crate::build::stack::{StageEnd, image_end};
 use crate::build::{BuildError, StepError};
 use crate::image::Digest;
-use crate::plan::{Action, Base, Stage, Step};
+use crate::plan::{Action, Base, CopySource, Origin, Stage, Step};
 use crate::progress::{Event, TaskId};
 
 /// How far a stage has come.
@@ -108,7 +108,7 @@ impl Executor<'_, '_> {
         if self.options.no_cache && opened.is_none() {
             return Ok(false);
         }
-        let looked = match walk.looked.take() {
+        let mut looked = match walk.looked.take() {
             Some(looked) => looked,
             None => match self.look_at(step, opened).map_err(|e| e.or_step(failed))? {
                 Some(looked) => looked,
@@ -125,29 +125,36 @@ impl Executor<'_, '_> {
             walk.looked = Some(looked);
             return Ok(false);
         };
+        let (permit, waited) = self.board.permit()?;
+        if waited && sees_context(step) {
+            // Meanwhile somebody may have worked on it.
+            if let Some(again) = self.look_at(step, Some(opened)).map_err(|e| e.or_step(failed))? {
+                looked = again;
+            }
+        }
         let (slot, claim) = self.slot(looked.key.after(walk.end.lineage.filter(|_| !alone)));
         if !claim {
+            drop(permit);
             let made = slot.wait()?;
             self.tell_cached(label, step);
             walk.take(&looked, alone, made);
             return Ok(true);
         }
         let claim = Claim(&slot);
-        let permit = self.board.permit()?;
         tracing::debug!("{label} is not in the cache");
         let task = self.task();
         let (label_shown, text) = (label.clone(), step.text.clone());
         self.progress.event(Event::Started { task, label: label_shown, text });
         let began = Instant::now();
-        let mut looked = looked;
         let done = self.with_next_copy(stage, walk.next, opened, || {
-            self.carry_out(walk, step, &mut looked, task, opened)
+            let made = self.carry_out(walk, step, &mut looked, task, opened)?;
+            self.still_the_same(step, &looked, made, opened)
         });
-        drop(permit);
         let elapsed = began.elapsed();
         match done {
             Ok(made) => {
                 self.progress.event(Event::Finished { task, elapsed });
+                drop(permit);
                 claim.0.settle(Some(made.clone()));
                 std::mem::forget(claim);
                 walk.take(&looked, alone, made);
@@ -161,6 +168,30 @@ impl Executor<'_, '_> {
                 Err(e.or_step(failed))
             }
         }
+    }
+
+    /// Looks again at what a step has seen of build contexts. A `COPY` of what has changed meanwhile is nothing;
+    /// what a `RUN` has made of it is not to be found again under the key of what it was.
+    fn still_the_same(
+        &self,
+        step: &Step<FoundImage>,
+        looked: &Looked,
+        (mut layer, time): Made,
+        opened: &Opened,
+    ) -> Result<Made, StepFailure> {
+        if sees_context(step) {
+            let again = self.look_at(step, Some(opened))?;
+            if again.is_none_or(|again| again.key != looked.key) {
+                if matches!(step.action, Action::Copy(_)) {
+                    return Err(StepError::ContextChanged.into());
+                }
+                let text = "files of the build context that the step sees changed while it ran; its layer is \
+                            not kept in the cache";
+                self.progress.event(Event::Warning { text: text.to_owned() });
+                layer.record = None;
+            }
+        }
+        Ok((layer, time))
     }
 
     fn tell_cached(&self, label: String, step: &Step<FoundImage>) {
@@ -180,6 +211,19 @@ impl Executor<'_, '_> {
         let slot = Arc::<Slot>::default();
         slots.insert(lineage, slot.clone());
         (slot, true)
+    }
+}
+
+/// Whether files of a build context are in a step's key, and can be looked at again.
+fn sees_context(step: &Step<FoundImage>) -> bool {
+    let context = |origin: &&Origin<FoundImage>| matches!(origin, Origin::Context(_));
+    match &step.action {
+        Action::Copy(copy) => {
+            let local = |s: &CopySource| matches!(s, CopySource::Path(_) | CopySource::Inline { .. });
+            context(&&copy.from) && copy.has_paths() && copy.sources.iter().all(local)
+        }
+        Action::Run(_) => step.origins().iter().any(context),
+        Action::Workdir { .. } => false,
     }
 }
 
