@@ -178,19 +178,31 @@ impl<'a, 'f> Executor<'a, 'f> {
     fn open(&self) -> Result<&Opened, BuildError> {
         let secrets = self.read_secrets()?;
         let workshop = Workshop::open(self.store, self.options.storage, self.progress)?;
-        // Only here, where subordinate ids are ours; and nobody waits for it.
-        let store = self.store.clone();
-        let sweep = move || {
-            step_back();
-            if let Err(e) = store.sweep() {
-                tracing::info!("what earlier commands have left is still there: {e}");
-            }
-        };
-        std::thread::Builder::new().name("sweep".to_owned()).spawn(sweep).map_err(WorkshopError::Thread)?;
+        self.sweep()?;
         self.store.watch_layers().map_err(WorkshopError::Thread)?;
         let packer = Packer::start(self.store, &workshop.work, self.options.compression)
             .map_err(WorkshopError::Thread)?;
         Ok(self.opened.get_or_init(|| Opened { secrets, packer, workshop }))
+    }
+
+    /// Removes what earlier commands have left: here, where subordinate ids are ours. What is much goes on a
+    /// thread that nobody waits for.
+    fn sweep(&self) -> Result<(), BuildError> {
+        const AT_ONCE: u64 = 200;
+        if !self.store.sweep(AT_ONCE)? {
+            let store = self.store.clone();
+            let sweep = move || {
+                step_back();
+                if let Err(e) = store.sweep(u64::MAX) {
+                    tracing::info!("what earlier commands have left is still there: {e}");
+                }
+            };
+            std::thread::Builder::new()
+                .name("sweep".to_owned())
+                .spawn(sweep)
+                .map_err(WorkshopError::Thread)?;
+        }
+        Ok(())
     }
 
     fn finder(&self) -> MutexGuard<'_, &'a mut Finder<'f>> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::image::DiffId;
 use crate::layer::compress::Compression;
@@ -50,6 +51,20 @@ impl Promise {
     /// Whether to wait for the diff ID takes no time.
     pub fn is_hashed(&self) -> bool {
         !matches!(*self.0.0.lock().unwrap_or_else(PoisonError::into_inner), State::Pending)
+    }
+
+    /// Whether waiting for the layer takes no longer than until `deadline`.
+    pub fn is_settled_by(&self, deadline: Instant) -> bool {
+        let (state, changed) = &*self.0;
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        while matches!(*state, State::Pending | State::Hashed(_)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            (state, _) = changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+        }
+        true
     }
 
     /// Waits for the diff ID, which is known before the layer is packed.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cooper_runtime::enter::{EnterError, enter};
 use cooper_runtime::identity::{Extent, IdMap};
@@ -45,6 +45,8 @@ pub enum WorkshopError {
 /// How long a step may take to end after it was asked to. Most cannot hear it: the kernel passes the
 /// first process of a PID namespace only those signals that it has a handler for.
 const GRACE: Duration = Duration::from_secs(1);
+/// The same signal again, so soon after the first, is the same.
+const ECHO: Duration = Duration::from_millis(300);
 /// How long this process has for ending by itself, without a step to wait for.
 const TIDYING: Duration = Duration::from_secs(1);
 
@@ -243,7 +245,12 @@ fn watch_signals(interrupts: Arc<Interrupts>) -> io::Result<()> {
             std::thread::sleep(TIDYING);
             std::process::exit(128 + first as i32);
         });
-        if let Ok(second) = signals.wait() {
+        let began = Instant::now();
+        while let Ok(second) = signals.wait() {
+            // One who means it once may well say it twice: to this process, and to its group, as timeout(1) does.
+            if second == first && began.elapsed() < ECHO {
+                continue;
+            }
             interrupts.pass_on(Signal::SIGKILL as i32);
             std::process::exit(128 + second as i32);
         }

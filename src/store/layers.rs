@@ -37,6 +37,8 @@ const SYNCED: &str = "synced";
 /// As old is a layer before somebody waits for the disk to have it. The kernel begins to write what is older than
 /// 30 seconds (`vm.dirty_expire_centisecs`).
 const WRITTEN_BY_NOW: Duration = Duration::from_secs(60);
+/// As long has a command run before it waits for the disk.
+const BEGIN_AFTER: Duration = Duration::from_secs(5);
 
 /// The form of the records beside unpacked layers. With another number there is another set of them.
 const RECORDS: u32 = 2;
@@ -135,6 +137,8 @@ impl Store {
     pub fn watch_layers(&self) -> io::Result<()> {
         let (layers, mark) = (self.root.join("layers"), self.boot_mark());
         let watch = move || {
+            // The end of a command waits for a sync that has begun: those that are soon over begin none.
+            std::thread::sleep(BEGIN_AFTER);
             loop {
                 if let Err(e) = mark_synced(&layers, &mark, WRITTEN_BY_NOW) {
                     tracing::info!("unpacked layers are not marked as being on the disk: {e}");

@@ -65,9 +65,10 @@ impl Store {
         Ok(WorkDir { path: dir.keep(), next: AtomicU64::new(0), _lock: lock })
     }
 
-    /// Removes what dead commands have left. Files of subordinate ids go only when this runs inside
-    /// the user namespace that maps them; what resists stays for the next sweep.
-    pub fn sweep(&self) -> Result<(), StoreError> {
+    /// Removes what dead commands have left, or `most` names of each; says whether that was all. Files of
+    /// subordinate ids go only when this runs inside the user namespace that maps them; what resists stays for
+    /// the next sweep.
+    pub fn sweep(&self, most: u64) -> Result<bool, StoreError> {
         let work = self.root.join("work");
         let dir = sysfs::open_dir(&work).map_err(StoreError::io("cannot open", &work))?;
         let mut dead = Vec::new();
@@ -92,10 +93,11 @@ impl Store {
                 }
             }
         }
+        let mut all = true;
         for name in dead {
-            let _ = sysfs::remove_tree_at(&dir, &name);
+            all &= sysfs::remove_some_at(&dir, &name, most).unwrap_or(true);
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
         fs::create_dir_all(&dead).unwrap();
         fs::write(dir.path().join("work/1-dead/lock"), "").unwrap();
         fs::write(dead.join("file"), "x").unwrap();
-        store.sweep().unwrap();
+        assert!(store.sweep(AT_ONCE).unwrap());
         assert!(alive.path().join("lock").exists());
         assert!(!dir.path().join("work/1-dead").exists());
         let path = alive.path().to_owned();
@@ -138,7 +140,9 @@ mod tests {
         }
         drop(work);
         assert!(path.exists());
-        store.sweep().unwrap();
+        assert!(!store.sweep(50).unwrap());
+        assert!(path.exists());
+        assert!(store.sweep(u64::MAX).unwrap());
         assert!(!path.exists());
     }
 }

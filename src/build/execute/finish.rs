@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use super::{Executor, base_image};
 use crate::build::BuildError;
 use crate::build::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
-use crate::build::stack::{Fresh, Record, StepRecord};
+use crate::build::stack::{Fresh, Record, StageEnd, StepRecord};
 use crate::image::ChainId;
+use crate::progress::{Event, TaskId};
 use crate::rootfs::pack::{PackedLayer, recompress};
+
+/// So long layers are waited for without a word.
+const UNSAID: Duration = Duration::from_millis(300);
 
 impl Executor<'_, '_> {
     /// Waits for all layers, moves them to where unpacked layers lie, and writes what is to be remembered.
@@ -19,6 +24,7 @@ impl Executor<'_, '_> {
         let Some(opened) = self.opened.get() else { return Ok(()) };
         let place = opened.workshop.place(self.store);
         let ends = self.board.ends();
+        let compressing = self.tell_if_compressing(&ends);
         let mut records = BTreeMap::new();
         let mut keep_all = || {
             for end in &ends {
@@ -38,6 +44,9 @@ impl Executor<'_, '_> {
             Ok::<_, BuildError>(())
         };
         let kept = keep_all();
+        if let Some((task, began)) = compressing {
+            self.progress.event(Event::Finished { task, elapsed: began.elapsed() });
+        }
         // The only time that anybody waits for the disk.
         self.store.barrier()?;
         for (name, record) in records {
@@ -47,6 +56,19 @@ impl Executor<'_, '_> {
         kept?;
         let memos = std::mem::take(&mut *self.memos.lock().unwrap_or_else(PoisonError::into_inner));
         memos.into_iter().try_for_each(|memo| memo.keep(self, &ends))
+    }
+
+    /// Shows that layers are still being compressed, if that takes long enough to wonder.
+    fn tell_if_compressing(&self, ends: &[StageEnd]) -> Option<(TaskId, Instant)> {
+        let began = Instant::now();
+        let layers = || ends.iter().flat_map(|end| &end.layers);
+        if layers().all(|layer| layer.packed.is_settled_by(began + UNSAID)) {
+            return None;
+        }
+        let task = self.task();
+        let text = "compress layers".to_owned();
+        self.progress.event(Event::Started { task, label: String::new(), text });
+        Some((task, began))
     }
 
     /// Puts the images together.
@@ -94,11 +116,15 @@ impl Executor<'_, '_> {
         {
             return Ok(known);
         }
+        let (task, began) = (self.task(), Instant::now());
+        let text = format!("compress {} with {compression}", packed.diff_id.0.short());
+        self.progress.event(Event::Started { task, label: String::new(), text });
         let work = self.store.work_dir()?;
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let converted = recompress(self.store, &work, packed, compression, workers)?;
         self.store.barrier()?;
         self.store.remember(&record, &converted)?;
+        self.progress.event(Event::Finished { task, elapsed: began.elapsed() });
         Ok(converted)
     }
 }

@@ -126,6 +126,7 @@ impl Executor<'_, '_> {
             return Ok(false);
         };
         let (permit, waited) = self.board.permit()?;
+        self.check_interrupt()?;
         if waited && sees_context(step) {
             // Meanwhile somebody may have worked on it.
             if let Some(again) = self.look_at(step, Some(opened)).map_err(|e| e.or_step(failed))? {
@@ -161,11 +162,16 @@ impl Executor<'_, '_> {
                 Ok(true)
             }
             Err(e) => {
-                // A step that was killed because another has failed has nothing to tell.
+                // A step that was killed because another has failed, or because of a signal, has nothing to tell.
                 self.board.check()?;
-                self.progress.event(Event::Failed { task, elapsed });
                 self.check_interrupt()?;
-                Err(e.or_step(failed))
+                self.progress.event(Event::Failed { task, elapsed });
+                if let Failure::Build(error) = e.or_step(failed) {
+                    // Before the next step has leave to begin.
+                    self.give_up(error, opened);
+                }
+                drop(permit);
+                Err(Failure::Abandoned)
             }
         }
     }
@@ -198,7 +204,7 @@ impl Executor<'_, '_> {
         self.progress.event(Event::Cached { task: self.task(), label, text: step.text.clone() });
     }
 
-    fn task(&self) -> TaskId {
+    pub(super) fn task(&self) -> TaskId {
         TaskId(self.next_task.fetch_add(1, Ordering::Relaxed))
     }
 

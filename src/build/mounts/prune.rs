@@ -48,7 +48,7 @@ pub fn prune(store: &Store) -> Result<Pruned, PruneError> {
         return Ok(Pruned::default());
     }
     enter()?;
-    store.sweep()?;
+    store.sweep(u64::MAX)?;
     let work = store.work_dir()?;
     Ok(remove_all(store, &work)?)
 }
