@@ -87,6 +87,8 @@ fn the_next_best_is_taken_where_the_best_cannot_be_had() {
         .says("storage: not fuse: this user may not open /dev/fuse; as root: chmod 666 /dev/fuse")
         .says("storage: copy, the best that works here");
     assert_eq!(lab.layers("out"), fuse);
+    // A COPY could do without any.
+    lab.containerfile("FROM scratch\nWORKDIR /d\n");
     build_after(&lab, overlay, &["--storage=overlay", "--no-cache"])
         .fails(3)
         .says("the kernel refuses to mount an overlay on")
