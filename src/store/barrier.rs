@@ -9,9 +9,9 @@
 //! - *Each blob, and not the file system.* `syncfs(2)` is one call, but waits for whatever anybody has written,
 //!   first of all the tens of thousands of files of unpacked layers, which can be made again from their blobs.
 //! - *Late, and begun early.* The kernel is asked to begin writing while a blob grows and when it is committed
-//!   ([`start_writing_out`](sysfs::start_writing_out)). So at the barrier most data are on the disk, and the first
-//!   `fdatasync(2)` commits to the file system's journal what all of them have there; for the others it finds that
-//!   done.
+//!   ([`start_writing_out`](cooper_runtime::sys::fs::start_writing_out)). So at the barrier most data are on the
+//!   disk, and the first `fdatasync(2)` commits to the file system's journal what all of them have there; for the
+//!   others it finds that done.
 //! - *The directory last*: the names of the blobs are in it.
 //!
 //! What of this a loss of power undoes:
