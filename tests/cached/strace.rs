@@ -1,5 +1,6 @@
 //! The system calls of a command, as `strace` tells them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::support::{Lab, Said, given, run};
@@ -27,7 +28,6 @@ pub(crate) struct Call {
     pub(crate) name: String,
     /// The whole line; descriptors come with the paths they lead to, as in `3</etc/passwd>`.
     pub(crate) line: String,
-    failed: bool,
 }
 
 /// Runs cooper under `strace`, following threads and processes.
@@ -41,20 +41,32 @@ pub(crate) fn traced(lab: &Lab, arguments: &[&str]) -> (Said, Calls) {
 }
 
 impl Calls {
+    /// Reads lines of `PID name(…) = result`. A call that waited for another thread stands on two lines:
+    /// `PID name(… <unfinished ...>` and, further down, `PID <... name resumed>…) = result`.
     fn parse(text: &str) -> Calls {
-        let calls = text.lines().filter_map(|line| {
-            // `PID name(…) = result`; a call that waited for another thread stands on two lines.
-            let (_, rest) = line.split_once(' ')?;
-            let (name, _) = rest.trim_start().split_once('(')?;
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let failed = line.rsplit_once(") = ").is_some_and(|(_, result)| result.starts_with('-'));
-            (!name.is_empty() && name.chars().all(is_name)).then(|| Call {
-                name: name.to_owned(),
-                line: rest.trim_start().to_owned(),
-                failed,
-            })
-        });
-        let calls = Calls(calls.collect());
+        let mut calls: Vec<Call> = Vec::new();
+        let mut waiting = HashMap::new();
+        for line in text.lines() {
+            let Some((pid, rest)) = line.split_once(' ') else { continue };
+            let rest = rest.trim_start();
+            if let Some((_, end)) = rest.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>")) {
+                if let Some(at) = waiting.remove(pid) {
+                    let call: &mut Call = &mut calls[at];
+                    call.line.push_str(end);
+                }
+                continue;
+            }
+            let Some((name, _)) = rest.split_once('(') else { continue };
+            if name.is_empty() || !name.chars().all(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+                continue;
+            }
+            let begun = rest.strip_suffix(" <unfinished ...>");
+            if begun.is_some() {
+                waiting.insert(pid, calls.len());
+            }
+            calls.push(Call { name: name.to_owned(), line: begun.unwrap_or(rest).to_owned() });
+        }
+        let calls = Calls(calls);
         assert!(calls.count("execve") > 0, "nothing was traced:\n{text}");
         calls
     }
@@ -83,7 +95,7 @@ impl Calls {
 
     /// What was opened, by the paths that the descriptors lead to.
     pub(crate) fn opened(&self) -> Vec<PathBuf> {
-        let opens = self.0.iter().filter(|c| c.name.starts_with("open") && !c.failed);
+        let opens = self.0.iter().filter(|c| c.name.starts_with("open"));
         opens.filter_map(|call| call.result_path()).collect()
     }
 }
@@ -91,7 +103,8 @@ impl Calls {
 impl Call {
     /// The path that the descriptor in the result leads to.
     fn result_path(&self) -> Option<PathBuf> {
-        let (_, result) = self.line.rsplit_once(") = ")?;
+        // A failure has no descriptor.
+        let (_, result) = self.line.rsplit_once(") = ").or_else(|| self.line.rsplit_once(" = "))?;
         let (_, path) = result.split_once('<')?;
         Some(Path::new(path.trim_end().strip_suffix('>')?).to_owned())
     }
