@@ -212,7 +212,6 @@ command_of() {
     buildah*)
         RUN_AS=run_buildah
         [ "$2" != buildah-layers ] || options+=(--layers)
-        [ "$1" != G ] || options+=(--jobs 2)
         [ "$1" != H ] || options+=(--tls-verify=false)
         buildah_command build --quiet --isolation chroot -t "bench-$context" "${options[@]}" "$work/context/$context"
         case $1 in
