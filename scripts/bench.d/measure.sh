@@ -38,16 +38,21 @@ measure_workload() {
     local round runner runners
     "setup_$1"
     mapfile -t runners < <(runners_of "$1")
-    if [ "$1" = B ]; then
+    case $1 in
+    A | B)
         # Memory by itself: what measures it takes a millisecond, too.
         for runner in "${runners[@]}"; do
-            run_once B "$runner"
-            rm "$work/figures/B-$runner.us"
+            run_once "$1" "$runner"
+            rm "$work/figures/$1-$runner.us"
         done
-    fi
+        ;;
+    esac
     for ((round = 1; round <= runs; round++)); do
         for runner in "${runners[@]}"; do
             case $1-$runner in
+            # After a run to warm up: behind buildah, the kernel is still tidying up for a while.
+            A-cooper) run_often A "$runner" 5 ;;
+            A-buildah*) run_often A "$runner" 2 ;;
             B-cooper) run_often B "$runner" 20 ;;
             B-*) run_often B "$runner" 5 ;;
             *) run_once "$1" "$runner" ;;
