@@ -374,8 +374,9 @@ pub fn check_depth(depth: usize) -> io::Result<()> {
 /// level, and of these a process may have 1024.
 const REMOVE_DEPTH: usize = 64;
 
-/// Removes a name and all below it, however deep that is. A name that is not there is success. Directories
-/// without permission bits are opened up first.
+/// Removes a name and all below it, however deep that is. A name that is not there is success, also when it
+/// goes in the meantime: another thread may be removing the same. Directories without permission bits are
+/// opened up first.
 pub fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
     remove_some_at(dir, name, u64::MAX).map(drop)
 }
@@ -391,24 +392,34 @@ pub fn remove_some_at(dir: impl AsFd, name: &OsStr, most: u64) -> io::Result<boo
             return Ok(false);
         }
         if moved == before {
-            return remove_dir_at(dir, name).map(|()| true);
+            return gone(remove_dir_at(dir, name)).map(|()| true);
         }
+    }
+}
+
+/// What is not there any more need not be removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 
 /// Removes what is not a directory; opens what is one, for reading and writing in it.
 fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-    match unlink_at(dir, name) {
+    match gone(unlink_at(dir, name)) {
         Ok(()) => return Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if is_errno(&e, rustix::io::Errno::ISDIR) || is_errno(&e, rustix::io::Errno::PERM) => {}
         Err(e) => return Err(e),
     }
-    match open_dir_at(dir, name) {
+    let opened = match open_dir_at(dir, name) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            chmod_at(dir, name, 0o700)?;
-            open_dir_at(dir, name).map(Some)
+            chmod_at(dir, name, 0o700).and_then(|()| open_dir_at(dir, name))
         }
+        other => other,
+    };
+    match opened {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
 }
@@ -422,7 +433,11 @@ fn empty(
     moved: &mut u64,
     left: &mut u64,
 ) -> io::Result<bool> {
-    for entry in list(here)? {
+    let entries = match list(here) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+        other => other?,
+    };
+    for entry in entries {
         if *left == 0 {
             return Ok(false);
         }
@@ -441,7 +456,7 @@ fn empty(
             loop {
                 let new = format!(".removed-{moved}");
                 *moved += 1;
-                match rename_new_at(here, &entry.name, top, OsStr::new(&new)) {
+                match gone(rename_new_at(here, &entry.name, top, OsStr::new(&new))) {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                     other => break other?,
                 }
@@ -451,10 +466,10 @@ fn empty(
         if !empty(top, inner.as_fd(), depth + 1, moved, left)? {
             return Ok(false);
         }
-        match remove_dir_at(here, &entry.name) {
+        match gone(remove_dir_at(here, &entry.name)) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 chmod(here, 0o700)?;
-                remove_dir_at(here, &entry.name)?;
+                gone(remove_dir_at(here, &entry.name))?;
             }
             other => other?,
         }
@@ -667,5 +682,31 @@ mod tests {
             assert_eq!(names(root), 0, "{depth}");
         }
         assert!(check_depth(DEPTH_LIMIT).is_ok() && check_depth(DEPTH_LIMIT + 1).is_err());
+    }
+
+    #[test]
+    fn two_may_remove_the_same_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = open_dir(dir.path()).unwrap();
+        let top = OsStr::new("top");
+        for _ in 0..50 {
+            for branch in 0..8 {
+                for twig in 0..8 {
+                    let twig = dir.path().join(format!("top/{branch}/{twig}"));
+                    std::fs::create_dir_all(&twig).unwrap();
+                    std::fs::write(twig.join("leaf"), "").unwrap();
+                }
+            }
+            let started = std::sync::Barrier::new(3);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        started.wait();
+                        remove_tree_at(&root, top).unwrap();
+                    });
+                }
+            });
+            assert_eq!(list(&root).unwrap(), []);
+        }
     }
 }
