@@ -27,11 +27,12 @@ fn build(lab: &Lab, name: &str, base: &str) {
     }
 }
 
-/// Makes an image of that name: the Debian base with packages, which are enough to be fetched once. That all
-/// storage backends install packages alike is shown by `debian_packages_with_users_of_their_own`.
-fn packages(lab: &Lab, image: &str, packages: &str) {
+/// Makes an image of that name: the Debian base with packages, which are enough to be fetched once, and what
+/// further instructions add. That all storage backends install packages alike is shown by
+/// `debian_packages_with_users_of_their_own`.
+fn packages(lab: &Lab, image: &str, packages: &str, further: &str) {
     lab.containerfile(&format!(
-        "FROM debian\nRUN apt-get update && apt-get install -y --no-install-recommends {packages}\n"
+        "FROM debian\nRUN apt-get update && apt-get install -y --no-install-recommends {packages}\n{further}"
     ));
     lab.build(&["-t", image, "--compression", "none"]).succeeds();
 }
@@ -60,7 +61,7 @@ fn debian_packages_with_users_of_their_own() {
 #[test]
 fn python_with_a_dependency_from_pypi() {
     let lab = Lab::with_debian();
-    packages(&lab, "python", "python3 python3-pip");
+    packages(&lab, "python", "python3 python3-pip", "");
     build(&lab, "python", "python");
     readable(&lab);
 }
@@ -68,7 +69,11 @@ fn python_with_a_dependency_from_pypi() {
 #[test]
 fn node_with_a_dependency_from_npm() {
     let lab = Lab::with_debian();
-    packages(&lab, "node", "nodejs npm");
+    // Debian's npm brings hundreds of packages, npm's own none.
+    let npm = "ADD --unpack --checksum=sha256:4bfba8a0c823024d1926ec9d97a37a00eb60fd2adf44b3d34a686fc32e8f51e4 \
+               https://registry.npmjs.org/npm/-/npm-10.9.4.tgz /opt/npm/\n\
+               RUN ln -s /opt/npm/package/bin/npm-cli.js /usr/local/bin/npm && npm --version\n";
+    packages(&lab, "node", "nodejs", npm);
     build(&lab, "node", "node");
     readable(&lab);
 }
@@ -76,7 +81,7 @@ fn node_with_a_dependency_from_npm() {
 #[test]
 fn a_static_c_program_alone() {
     let lab = Lab::with_debian();
-    packages(&lab, "gcc", "gcc libc6-dev");
+    packages(&lab, "gcc", "gcc libc6-dev", "");
     build(&lab, "c-static", "gcc");
     readable(&lab);
     let (manifest, _) = lab.image("out");
