@@ -145,9 +145,12 @@ impl Server {
         }
     }
 
-    /// Does what the descriptor is readable for.
-    fn serve(self, first: &First<'_>) -> io::Result<Server> {
+    /// Does what the descriptor is readable for; `unused` says that no task is left that could ask.
+    fn serve(self, first: &First<'_>, unused: bool) -> io::Result<Server> {
         match self {
+            // It stays like this while the kernel takes the step's namespaces down: to go on looking would
+            // take a processor for as long.
+            Server::Recorder(recorder) if unused => Ok(Server::Done(recorder)),
             Server::Expected(Some(handoff), recording) => {
                 let Some(listener) = process::take_over(&handoff)? else {
                     // It ends before it comes to that, and says why itself.
@@ -192,12 +195,13 @@ fn watch(
             other => other?,
         };
         let ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
+        let unused = fds.get(2).and_then(PollFd::revents) == Some(PollFlags::POLLHUP);
         let (ended, spoken, asked) = (ready(&fds[0]), ready(&fds[1]), fds.get(2).is_some_and(ready));
         if ended {
             return Ok(None);
         }
         if asked {
-            match std::mem::replace(server, Server::None).serve(first) {
+            match std::mem::replace(server, Server::None).serve(first, unused) {
                 Ok(next) => *server = next,
                 Err(e) => {
                     process::send_signal(first.process, libc::SIGKILL)?;
