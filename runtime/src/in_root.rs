@@ -130,11 +130,8 @@ pub fn read_file(root: impl AsFd, path: &[u8], limit: u64) -> io::Result<Option<
         }
         Err(e) => return Err(e),
     };
-    match place.stat {
-        Some(s) if s.kind == FileKind::File => {}
-        _ => return Ok(None),
-    }
-    let mut bytes = Vec::new();
+    let Some(Stat { kind: FileKind::File, size, .. }) = place.stat else { return Ok(None) };
+    let mut bytes = Vec::with_capacity(size.min(limit) as usize + 1);
     fs::open_file_at(&place.dir, &place.name)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit} bytes")));

@@ -1,20 +1,18 @@
 //! The process that starts steps.
 //!
 //! A builder has threads; a process with threads cannot be forked and go on running ordinary code.
-//! So the launcher is forked off while there is only one, and starts everything from then on: asked
-//! over a socket, it makes a supervisor for each step. It has a session of its
-//! own, which a signal to the builder's process group does not reach, and ends when its socket is
-//! closed, that is, when the builder has ended in whatever way.
+//! So the launcher is forked off while there is only one, and starts everything from then on: it makes a
+//! supervisor, which takes a step from the builder's socket, then the next one. So there is always one ready,
+//! and no step waits for its making. It has a session of its own, which a signal to the builder's process
+//! group does not reach, and ends when its socket is closed, that is, when the builder has ended in whatever
+//! way.
 
-use std::io::{self, IoSlice, IoSliceMut, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::record::ByInode;
 use crate::step::{Outcome, Step};
@@ -73,12 +71,11 @@ impl Launcher {
         stderr: OwnedFd,
     ) -> io::Result<Running> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        let fds: [RawFd; 4] = [theirs.as_raw_fd(), stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
         {
             let socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let socket = socket.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?;
-            let rights = [ControlMessage::ScmRights(&fds)];
-            sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+            let fds = [theirs.as_raw_fd(), stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
+            process::hand_over(socket, &fds)?;
         }
         supervisor::send(&mut ours, step)?;
         Ok(Running { socket: ours })
@@ -137,23 +134,59 @@ fn serve(socket: &OwnedFd) -> i32 {
             let _ = process::install_stdio(&null, number);
         }
     }
-    loop {
-        match receive_request(socket) {
-            Ok(Some((step_socket, stdio))) => {
-                let started = process::fork(|| supervisor::supervise(step_socket, stdio));
-                // A failed fork closes the step's socket here, and the builder sees that.
-                drop(started);
-                reap();
-            }
-            // Supervisors see their own sockets closed, and end their steps.
-            Ok(None) => {
+    while let Some(was) = supervisor(socket) {
+        match was {
+            Supervisor::Taken => reap(),
+            // There is none to take the next step: closing what comes with that tells the builder.
+            Supervisor::Failed if matches!(receive_request(socket), Ok(Some(_))) => {}
+            Supervisor::Failed | Supervisor::Unwanted => {
+                // The others see their own sockets closed, and end their steps.
                 while nix::sys::wait::wait().is_ok() {}
                 return 0;
             }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return 1,
         }
     }
+    1
+}
+
+/// What has become of a supervisor that was ready.
+enum Supervisor {
+    /// It has a step.
+    Taken,
+    /// The builder is gone.
+    Unwanted,
+    /// It could not be made, or has ended before its time.
+    Failed,
+}
+
+/// Makes one, and waits until it has something to do. `None` when not even that can be told.
+fn supervisor(socket: &OwnedFd) -> Option<Supervisor> {
+    const TAKEN: u8 = 1;
+    const UNWANTED: u8 = 0;
+    let (mut hear, mut tell) = io::pipe().ok()?;
+    let started = process::fork(|| {
+        if process::close_all_but(&[socket.as_raw_fd(), tell.as_raw_fd()]).is_err() {
+            return 1;
+        }
+        match receive_request(socket) {
+            Ok(Some((step_socket, stdio))) => {
+                let _ = tell.write_all(&[TAKEN]);
+                supervisor::supervise(step_socket, stdio)
+            }
+            Ok(None) => {
+                let _ = tell.write_all(&[UNWANTED]);
+                0
+            }
+            Err(_) => 1,
+        }
+    });
+    drop(tell);
+    let mut said = [0];
+    Some(match (started, hear.read_exact(&mut said)) {
+        (Ok(_), Ok(())) if said == [TAKEN] => Supervisor::Taken,
+        (Ok(_), Ok(())) => Supervisor::Unwanted,
+        _ => Supervisor::Failed,
+    })
 }
 
 /// Takes the exit statuses of supervisors that have ended, so that they do not pile up.
@@ -166,26 +199,16 @@ fn reap() {
     }
 }
 
+/// Waits for what a supervisor needs: the builder's socket for the step, and the step's streams.
 fn receive_request(socket: &OwnedFd) -> io::Result<Option<(UnixStream, Stdio)>> {
-    let mut byte = [0u8];
-    let mut space = nix::cmsg_space!([RawFd; 4]);
-    let mut slices = [IoSliceMut::new(&mut byte)];
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    if message.bytes == 0 {
-        return Ok(None);
-    }
-    let mut fds = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            fds.extend(received.into_iter().map(process::own));
-        }
-    }
-    let mut fds = fds.into_iter();
-    match (fds.next(), fds.next(), fds.next(), fds.next()) {
-        (Some(step), Some(stdin), Some(stdout), Some(stderr)) => {
-            Ok(Some((UnixStream::from(step), Stdio { stdin, stdout, stderr })))
-        }
-        _ => Err(io::Error::from(io::ErrorKind::InvalidData)),
+    loop {
+        return match process::take_over(socket) {
+            Ok(Some([step, stdin, stdout, stderr])) => {
+                Ok(Some((UnixStream::from(step), Stdio { stdin, stdout, stderr })))
+            }
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => Err(e),
+        };
     }
 }

@@ -10,7 +10,7 @@ mod mounts;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -94,7 +94,7 @@ fn prepare(step: &Step, handoff: Option<UnixStream>) -> Result<(), SetupFailure>
     // While this process is still allowed to: a filter without no_new_privs asks for CAP_SYS_ADMIN.
     if let (Some(recording), Some(handoff)) = (&step.recording, handoff) {
         recording::submit(recording)
-            .and_then(|listener| process::hand_over(&handoff, listener))
+            .and_then(|listener| process::hand_over(&handoff, &[listener.as_raw_fd()]))
             .during(Part::Recording, "having the supervisor asked about system calls")?;
     }
     become_user(step)?;

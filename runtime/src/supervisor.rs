@@ -152,7 +152,7 @@ impl Server {
             // take a processor for as long.
             Server::Recorder(recorder) if unused => Ok(Server::Done(recorder)),
             Server::Expected(Some(handoff), recording) => {
-                let Some(listener) = process::take_over(&handoff)? else {
+                let Some([listener]) = process::take_over(&handoff)? else {
                     // It ends before it comes to that, and says why itself.
                     return Ok(Server::Expected(None, recording));
                 };

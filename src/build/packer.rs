@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use cooper_runtime::sys::process::processors;
+
 use crate::image::DiffId;
 use crate::layer::compress::Compression;
 use crate::layer::entry::{Entry, EntryKind};
@@ -133,7 +135,7 @@ impl Packer {
         compression: Compression,
     ) -> std::io::Result<Packer> {
         let ahead = Arc::<Ahead>::default();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = processors();
         let lane = |name: &str, threads: usize, workers: usize| {
             let (store, work) = (store.clone(), work.clone());
             let how = How { compression, workers, ahead: ahead.clone() };

@@ -1,16 +1,17 @@
 //! Carries out a `RUN`.
 
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
 
 use cooper_runtime::mountpoint::MountPoints;
 use cooper_runtime::record::ByInode;
 use cooper_runtime::step::{Mount, MountSource, Outcome, Part, SetupFailure, Step};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::images::FoundImage;
 use super::run_mounts::Prepared;
-use super::users::{self, UserError};
+use super::users::{Identity, UserError};
 use super::workdir::Ownership;
 use super::workshop::Workshop;
 use crate::image::Platform;
@@ -121,18 +122,18 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
-/// Runs a step in a mounted root file system, and shows its output as it comes. Gives what is on record of
-/// the file system's files afterwards, if that was recorded.
+/// Runs a step as `who` in a mounted root file system, and shows its output as it comes. Gives what is on
+/// record of the file system's files afterwards, if that was recorded.
 pub(super) fn run(
     workshop: &Workshop,
     rootfs: &RootFs,
     step: &RunStep<FoundImage>,
+    who: Identity,
     mounts: &Prepared<'_>,
     task: TaskId,
     progress: &dyn Progress,
 ) -> Result<Option<ByInode>, RunError> {
     let root = rootfs.root();
-    let who = users::identity(root, &step.user)?;
     if !workshop.covers(who.uid, who.gid) {
         let reason = match &workshop.map.extent {
             cooper_runtime::identity::Extent::Single { reason } => reason.clone(),
@@ -166,12 +167,12 @@ pub(super) fn run(
     };
     let mut points =
         MountPoints::prepare(root, &spec.mounts).map_err(io_error("cannot make the step's mount points"))?;
-    let tail = Mutex::new(Tail::new(TAIL_LINES, TAIL_BYTES));
-    let outcome = watch(workshop, &spec, task, progress, &tail);
+    let mut tail = Tail::new(TAIL_LINES, TAIL_BYTES);
+    let outcome = watch(workshop, &spec, task, progress, &mut tail);
     let removed = points.remove();
     let (outcome, records) = outcome.map_err(io_error("cannot run the step"))?;
     removed.map_err(io_error("cannot remove the step's mount points"))?;
-    let tail = tail.into_inner().unwrap_or_else(PoisonError::into_inner).lines();
+    let tail = tail.lines();
     match outcome {
         Outcome::Exited(0) => Ok(spec.recording.map(|_| records)),
         Outcome::Exited(code) => Err(RunError::Exit { code, tail }),
@@ -201,26 +202,41 @@ fn watch(
     spec: &Step,
     task: TaskId,
     progress: &dyn Progress,
-    tail: &Mutex<Tail>,
+    tail: &mut Tail,
 ) -> io::Result<(Outcome, ByInode)> {
     let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
     let (out_read, out_write) = io::pipe()?;
     let (err_read, err_write) = io::pipe()?;
     let running = workshop.launcher.spawn(spec, null, out_write.into(), err_write.into())?;
     let _listening = workshop.listen(running.signaller()?);
-    std::thread::scope(|scope| {
-        let relay = |mut pipe: io::PipeReader, stream: Stream| {
-            let mut buffer = vec![0u8; 32 * 1024];
-            while let Ok(got @ 1..) = pipe.read(&mut buffer) {
-                let bytes = buffer[..got].to_vec();
-                tail.lock().unwrap_or_else(PoisonError::into_inner).push(&bytes);
-                progress.event(Event::Output { task, stream, bytes });
-            }
+    let mut pipes = vec![(out_read, Stream::Stdout), (err_read, Stream::Stderr)];
+    let mut buffer = vec![0u8; 32 * 1024];
+    // No process of the step is left when it has ended, so that both pipes come to their ends.
+    while !pipes.is_empty() {
+        let mut fds: Vec<_> =
+            pipes.iter().map(|(pipe, _)| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)).collect();
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            other => other?,
         };
-        scope.spawn(move || relay(out_read, Stream::Stdout));
-        scope.spawn(move || relay(err_read, Stream::Stderr));
-        running.wait()
-    })
+        let mut ready = fds.into_iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>().into_iter();
+        pipes.retain_mut(|(pipe, stream)| {
+            if !ready.next().unwrap_or(false) {
+                return true;
+            }
+            match pipe.read(&mut buffer) {
+                Ok(got @ 1..) => {
+                    let bytes = buffer[..got].to_vec();
+                    tail.push(&bytes);
+                    progress.event(Event::Output { task, stream: *stream, bytes });
+                    true
+                }
+                Ok(0) => false,
+                Err(e) => e.kind() == io::ErrorKind::Interrupted,
+            }
+        });
+    }
+    running.wait()
 }
 
 fn has_name(env: &[String], line: &str) -> bool {
@@ -232,16 +248,15 @@ fn has_name(env: &[String], line: &str) -> bool {
 /// it. It is made then, for the user of the step, and stays.
 pub(super) fn prepare_cwd(
     root: std::os::fd::BorrowedFd<'_>,
-    step: &RunStep<FoundImage>,
+    cwd: &str,
+    who: &Identity,
     ownership: &mut Ownership<'_>,
 ) -> Result<(), RunError> {
-    let cwd = step.cwd.as_str();
     let wrong = |problem: String| RunError::WorkingDirectory { cwd: cwd.to_owned(), problem };
     // Below /proc nothing is there before the step runs; the kernel answers then, inside the sandbox.
     if cwd == "/proc" || cwd.starts_with("/proc/") {
         return Ok(());
     }
-    let who = users::identity(root, &step.user)?;
     super::workdir::make(root, cwd, (who.uid, who.gid), ownership).map_err(|e| match e.kind() {
         io::ErrorKind::NotADirectory => wrong("is not a directory in the image".to_owned()),
         _ => wrong(format!("cannot be made: {e}")),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use cooper_runtime::sys::process::processors;
 
 use super::failure::{Source, general};
 use super::{CliError, Global, Stop, findings, lint, print, push};
@@ -414,7 +415,7 @@ fn jobs(asked: Option<usize>) -> usize {
     match asked {
         Some(0) => usize::MAX,
         Some(jobs) => jobs,
-        None => std::thread::available_parallelism().map_or(1, usize::from),
+        None => processors(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use cooper_runtime::sys::process::processors;
 
 use super::build::{parse_tag, times};
 use super::failure::{self, Source, general};
@@ -56,7 +57,7 @@ pub fn run(global: &Global, arguments: Arguments) -> Result<(), Stop> {
     };
     let store = global.open_store()?;
     let work = store.work_dir().map_err(|e| failure::store(&e))?;
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = processors();
     let imported = tarball::import(&store, &work, input, arguments.compression, workers).map_err(|e| {
         let mut error = general(&e, store.root());
         let what =

@@ -3,12 +3,14 @@
 
 use std::thread;
 
+use cooper_runtime::sys::process::processors;
+
 /// More than that fight for the same locks of the kernel.
 const LIMIT: usize = 8;
 
 /// How many threads so many pieces of work are worth.
 pub(super) fn of(pieces: usize) -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(LIMIT).min(pieces).max(1)
+    processors().min(LIMIT).min(pieces).max(1)
 }
 
 /// Does `work` on as many threads, of which this one is the first; they are gone when it returns. A panic in one

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use cooper_runtime::sys::process::processors;
+
 /// More would only wait for the same disk.
 const MAX_THREADS: usize = 8;
 /// With so many jobs waiting, a second thread is worth what it takes to start one.
@@ -27,7 +29,7 @@ pub(crate) fn run<J: Send, R: Default + Send>(
     first: J,
     work: impl Fn(J, &mut Vec<J>, &mut R) -> io::Result<()> + Sync,
 ) -> io::Result<Vec<R>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let threads = processors().min(MAX_THREADS);
     run_on(threads, first, work)
 }
 

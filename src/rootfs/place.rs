@@ -14,6 +14,8 @@ use crate::store::WorkDir;
 pub(super) struct Place {
     dir: PathBuf,
     at: PathBuf,
+    /// Whether something may be mounted.
+    mounted: bool,
 }
 
 impl Place {
@@ -25,7 +27,7 @@ impl Place {
             std::fs::create_dir(path).map_err(io_error(format!("cannot create {}", path.display())))
         };
         make(&dir)?;
-        let place = Place { dir, at };
+        let place = Place { dir, at, mounted: true };
         make(&place.at)?;
         beside.iter().try_for_each(|name| make(&place.dir.join(name)))?;
         Ok(place)
@@ -52,18 +54,24 @@ impl Place {
     }
 
     /// Unmounts, and moves the directory `name` out of it to where it stays.
-    pub(super) fn keep(self, name: &str) -> Result<PathBuf, RootfsError> {
-        let _ = mount::detach(&self.at);
+    pub(super) fn keep(mut self, name: &str) -> Result<PathBuf, RootfsError> {
+        self.unmount();
         let kept = self.dir.with_extension("layer");
         std::fs::rename(self.dir.join(name), &kept).map_err(io_error("cannot keep the changes"))?;
         Ok(kept)
+    }
+
+    fn unmount(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            // Never mounted, if it fails: nothing to undo.
+            let _ = mount::detach(&self.at);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Not mounted any more, or never: nothing to undo.
-        let _ = mount::detach(&self.at);
+        self.unmount();
         discard(&self.dir);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -97,6 +97,13 @@ fn libc_clone_args(namespaces: u64, pidfd: &mut libc::c_int) -> libc::clone_args
     args.pidfd = std::ptr::from_mut(pidfd) as u64;
     args.exit_signal = libc::SIGCHLD as u64;
     args
+}
+
+/// Processors that this process may use, 1 at least: what its affinity and its control group allow. Asked
+/// once: control groups tell it by way of half a dozen files.
+pub fn processors() -> usize {
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    *FOUND.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Threads of this process.
@@ -218,25 +225,33 @@ pub(crate) fn own(received: std::os::fd::RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(received) }
 }
 
-/// Sends a descriptor through a local socket, and closes it here.
-pub fn hand_over(socket: &UnixStream, fd: OwnedFd) -> io::Result<()> {
-    let fds = [fd.as_raw_fd()];
-    let rights = [ControlMessage::ScmRights(&fds)];
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+/// Sends descriptors through a local socket, in one message.
+pub fn hand_over(socket: impl AsFd, fds: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let socket = socket.as_fd().as_raw_fd();
+    sendmsg::<()>(socket, &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
 
-/// Takes a descriptor that [`hand_over`] sent; `None` when the other end was closed instead.
-pub fn take_over(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+/// Takes the `N` descriptors, four at most, that one [`hand_over`] has sent; `None` when the other end was
+/// closed instead.
+///
+/// # Errors
+/// `InvalidData` when it has sent another number of them.
+pub fn take_over<const N: usize>(socket: impl AsFd) -> io::Result<Option<[OwnedFd; N]>> {
     let mut byte = [0u8];
-    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [IoSliceMut::new(&mut byte)];
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let socket = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(socket, &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut fds = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(received) = control {
-            return Ok(received.into_iter().map(own).next());
+            fds.extend(received.into_iter().map(own));
         }
     }
-    Ok(None)
+    fds.try_into().map(Some).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }

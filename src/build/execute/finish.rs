@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use cooper_runtime::sys::process::processors;
+
 use super::{Executor, base_image};
 use crate::build::BuildError;
 use crate::build::assemble::{Built, BuiltImage, ImageLayer, assemble, join};
@@ -120,7 +122,7 @@ impl Executor<'_, '_> {
         let text = format!("compress {} with {compression}", packed.diff_id.0.short());
         self.progress.event(Event::Started { task, label: String::new(), text });
         let work = self.store.work_dir()?;
-        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = processors();
         let converted = recompress(self.store, &work, packed, compression, workers)?;
         self.store.barrier()?;
         self.store.remember(&record, &converted)?;

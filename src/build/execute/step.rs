@@ -83,8 +83,9 @@ impl Executor<'_, '_> {
         match &step.action {
             Action::Run(run) => {
                 let mut ownership = Ownership { records: &mut rootfs.records, single };
-                run::prepare_cwd(root.as_fd(), run, &mut ownership).map_err(StepError::Run)?;
-                let result = run::run(workshop, &rootfs, run, &mounts, task, self.progress);
+                let who = users::identity(root.as_fd(), &run.user).map_err(|e| StepError::Run(e.into()))?;
+                run::prepare_cwd(root.as_fd(), &run.cwd, &who, &mut ownership).map_err(StepError::Run)?;
+                let result = run::run(workshop, &rootfs, run, who, &mounts, task, self.progress);
                 if let Some(inodes) = result.map_err(StepError::Run)? {
                     rootfs.set_inodes(inodes);
                 }
