@@ -254,3 +254,21 @@ fn the_network_and_its_names_are_the_machines() {
     lab.containerfile("FROM busybox\nARG R\nCOPY expected /\nRUN wget -q -O /dev/null http://$R/v2/ && cmp /etc/resolv.conf /expected && echo same\n");
     lab.build(&["--build-arg", &format!("R={registry}")]).succeeds().prints("same");
 }
+
+/// The kernel says that nobody is left to ask from the exit of a step's last process until its namespaces are
+/// down. To ask again and again for as long would take a processor.
+#[test]
+fn nobody_is_asked_for_the_calls_of_a_step_that_has_ended() {
+    let lab = Lab::with_busybox();
+    lab.containerfile("FROM busybox\nRUN chown 1:1 /bin\nRUN true\nRUN chown 2:2 /bin\n");
+    let cooper = given("COOPER_TEST_BIN");
+    let trace = lab.path("trace");
+    let options = ["-f", "-e", "trace=ioctl", "-e", "signal=none", "-o", &trace];
+    let build = ["--progress=quiet", "build", "--no-cache", "ctx"];
+    run(lab.command("strace").args(options).arg(&cooper).args(build)).succeeds();
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let asked: Vec<&str> = trace.lines().filter(|l| l.contains("SECCOMP_IOCTL_NOTIF_RECV")).collect();
+    assert!(asked.len() >= 2, "{trace}");
+    let in_vain: Vec<_> = asked.iter().filter(|l| l.contains("ENOENT")).collect();
+    assert!(in_vain.is_empty(), "{in_vain:#?}");
+}
