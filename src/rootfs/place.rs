@@ -2,6 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use cooper_runtime::sys::{fs, mount};
 
@@ -14,9 +16,39 @@ use crate::store::WorkDir;
 pub(super) struct Place {
     dir: PathBuf,
     at: PathBuf,
-    /// Whether something may be mounted.
-    mounted: bool,
+    made: Instant,
 }
+
+/// A directory that stays, out of a place that goes.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    /// What still unmounts the place.
+    unmounting: Option<JoinHandle<()>>,
+}
+
+impl Kept {
+    /// One where nothing was mounted.
+    pub(super) fn of(path: PathBuf) -> Kept {
+        Kept { path, unmounting: None }
+    }
+
+    /// Waits until nothing is mounted any more.
+    pub(super) fn end(mut self) -> PathBuf {
+        self.wait();
+        std::mem::take(&mut self.path)
+    }
+
+    fn wait(&mut self) {
+        if let Some(thread) = self.unmounting.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// After so long there may be much that the kernel has to forget of what was mounted, and somebody who waits
+/// for it to be unmounted has time to start a thread.
+const LONG: Duration = Duration::from_millis(50);
 
 impl Place {
     /// Makes it, with more directories beside `root`.
@@ -27,7 +59,7 @@ impl Place {
             std::fs::create_dir(path).map_err(io_error(format!("cannot create {}", path.display())))
         };
         make(&dir)?;
-        let place = Place { dir, at, mounted: true };
+        let place = Place { dir, at, made: Instant::now() };
         make(&place.at)?;
         beside.iter().try_for_each(|name| make(&place.dir.join(name)))?;
         Ok(place)
@@ -53,25 +85,31 @@ impl Place {
         fs::open_dir(&self.at).map_err(io_error("cannot open the root file system"))
     }
 
-    /// Unmounts, and moves the directory `name` out of it to where it stays.
-    pub(super) fn keep(mut self, name: &str) -> Result<PathBuf, RootfsError> {
-        self.unmount();
-        let kept = self.dir.with_extension("layer");
-        std::fs::rename(self.dir.join(name), &kept).map_err(io_error("cannot keep the changes"))?;
-        Ok(kept)
-    }
-
-    fn unmount(&mut self) {
-        if std::mem::take(&mut self.mounted) {
-            // Never mounted, if it fails: nothing to undo.
-            let _ = mount::detach(&self.at);
+    /// Moves the directory `name` out of it to where it stays, and unmounts: what was mounted there must not
+    /// write any more.
+    pub(super) fn keep(self, name: &str) -> Result<Kept, RootfsError> {
+        let path = self.dir.with_extension("layer");
+        std::fs::rename(self.dir.join(name), &path).map_err(io_error("cannot keep the changes"))?;
+        let mut unmounting = None;
+        if self.made.elapsed() >= LONG {
+            // Without a thread it is dropped here.
+            unmounting =
+                std::thread::Builder::new().name("unmount".to_owned()).spawn(move || drop(self)).ok();
         }
+        Ok(Kept { path, unmounting })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.wait();
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.unmount();
+        // Not mounted any more, or never: nothing to undo.
+        let _ = mount::detach(&self.at);
         discard(&self.dir);
     }
 }

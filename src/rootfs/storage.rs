@@ -26,6 +26,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 
 use super::freeze::freeze;
 use super::lower::{self, MergedDir};
+use super::place::Kept;
 use super::{Clamp, Frozen, LayerDir, Records, copy, fuse, overlay};
 use crate::store::WorkDir;
 use crate::store::work::AT_ONCE;
@@ -134,7 +135,7 @@ pub(super) struct Changes {
     /// An upper directory: whiteouts are character devices 0:0, opaque directories have
     /// `user.overlay.opaque`, and files that are lower ones copied `user.overlay.origin`. It lies in the
     /// work directory, and belongs to the caller.
-    pub(super) upper: PathBuf,
+    pub(super) upper: Kept,
     /// What is on record of what lies in it, by path. Nothing here is told apart from a record that says
     /// what the file system says.
     pub(super) records: Records,
@@ -319,9 +320,8 @@ impl RootFs {
         records.extend(self.records.iter().map(|(path, record)| (path.clone(), record.clone())));
         let mut known = Vec::with_capacity(records.len());
         for (path, record) in records {
-            // Over these a step has mounts of its own, and of what lies below it sees and changes nothing. Many
-            // images have device nodes there; to ask about every step's calls because of them would be slow.
-            if [&b"dev/"[..], b"proc/", b"sys/"].iter().any(|covered| path.starts_with(covered)) {
+            // Many images have device nodes there; to ask about every step's calls because of them would be slow.
+            if is_covered(&path) {
                 continue;
             }
             // Parents on record are directories, so there is no link on the way.
@@ -365,15 +365,27 @@ impl RootFs {
     /// When the changes cannot be read or compared.
     pub fn freeze(self, clamp: Clamp) -> Result<Frozen, RootfsError> {
         let began = Instant::now();
-        let Changes { upper: path, records: found } = self.workspace.changes(self.inodes.as_ref())?;
-        let upper = fs::open_dir(&path).map_err(io_error("cannot open the changes"))?;
+        let inodes = self.inodes.as_ref().filter(|inodes| !inodes.is_empty() || self.shows_records());
+        let Changes { upper: kept, records: found } = self.workspace.changes(inodes)?;
+        let upper = fs::open_dir(&kept.path).map_err(io_error("cannot open the changes"))?;
         let mut records = self.records;
         records.extend(found);
         let entries = freeze(upper.as_fd(), &self.parents, clamp, &mut records, self.single)
             .map_err(io_error("cannot compare the changes with the layers below"))?;
         tracing::debug!("storage: {} entries differ, found in {:?}", entries.len(), began.elapsed());
-        Ok(Frozen { layer: LayerDir { path, records: records.into() }, entries })
+        Ok(Frozen { layer: LayerDir { path: kept.end(), records: records.into() }, entries })
     }
+
+    /// Whether anything is on record of what a step can see; what it has made had none before.
+    fn shows_records(&self) -> bool {
+        let below = self.parents.iter().flat_map(|layer| layer.records.keys());
+        below.chain(self.records.keys()).any(|path| !is_covered(path))
+    }
+}
+
+/// Whether a step has a mount of its own over a path, and so sees and changes nothing of what lies there.
+fn is_covered(path: &[u8]) -> bool {
+    [&b"dev/"[..], b"proc/", b"sys/"].iter().any(|covered| path.starts_with(covered))
 }
 
 /// Whether an owner could be made. Of ids that the map does not have the kernel says that they are invalid.

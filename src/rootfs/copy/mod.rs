@@ -43,6 +43,7 @@ use self::snapshot::Snapshot;
 use self::stale::Stale;
 use self::trash::Trash;
 use super::lower::{self, MergedDir};
+use super::place::Kept;
 use super::storage::{Changes, Mounted, RootfsError, Workspace, io_error};
 use super::{LayerDir, Records};
 use crate::store::WorkDir;
@@ -288,7 +289,7 @@ impl Workspace for WorkingTree {
         match self.collect(&mut tree, inodes) {
             Ok((upper, records)) => {
                 self.trees.put(tree);
-                Ok(Changes { upper, records })
+                Ok(Changes { upper: Kept::of(upper), records })
             }
             Err(e) => {
                 self.trees.trash.discard(tree.path);

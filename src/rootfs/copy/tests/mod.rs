@@ -51,9 +51,10 @@ impl Lab {
 
 fn freeze_tree(tree: WorkingTree, parents: &mut Vec<LayerDir>, inodes: Option<&ByInode>) -> Vec<Entry> {
     let Changes { upper, mut records } = Box::new(tree).changes(inodes).unwrap();
-    let root = fs::open_dir(&upper).unwrap();
+    let path = upper.end();
+    let root = fs::open_dir(&path).unwrap();
     let entries = freeze(root.as_fd(), parents, AS_IT_IS, &mut records, false).unwrap();
-    parents.push(LayerDir { path: upper, records: records.into() });
+    parents.push(LayerDir { path, records: records.into() });
     entries
 }
 
@@ -262,7 +263,7 @@ fn names_beyond_what_a_path_can_be() {
     let tree = lab.trees.mount(&parents).unwrap();
     deep(tree.path(), fs::DEPTH_LIMIT + 2);
     let Changes { upper, mut records } = Box::new(tree).changes(None).unwrap();
-    let upper = fs::open_dir(&upper).unwrap();
+    let upper = fs::open_dir(&upper.path).unwrap();
     // A test's thread has less of a stack than a program's first one.
     let error = std::thread::scope(|scope| {
         let large = std::thread::Builder::new().stack_size(8 << 20);
