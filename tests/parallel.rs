@@ -156,3 +156,32 @@ fn what_changes_while_it_is_used_is_not_remembered_as_what_it_was() {
     });
     assert!(waited);
 }
+
+#[test]
+fn what_is_written_ahead_of_a_copy_is_what_the_copy_takes() {
+    let lab = Lab::with_busybox();
+    lab.file("kept/deep/er", "kept");
+    lab.file("changed/f", "one");
+    lab.file("top", "top");
+    lab.containerfile(
+        "FROM busybox\nRUN echo now; sleep 1; mkdir -p /app/there\nCOPY . /app\n\
+         RUN cat /app/kept/deep/er /app/top /app/changed/f /app/there/f\n",
+    );
+    lab.file("there/f", "there");
+    // Of what is this new nobody can tell whether it changes once more.
+    std::thread::sleep(Duration::from_millis(100));
+    let args = ["--progress=plain", "--log-level=debug", "build", "--jobs=2", "-o", "oci:ahead:x", "ctx"];
+    let mut child = lab.cooper_command(&args).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for(&mut child, "now");
+    std::thread::sleep(Duration::from_millis(500));
+    lab.file("changed/f", "two");
+    let said = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("app: 3 directories were written ahead, 2 are of no use"), "{said}");
+    assert!(said.contains("kepttoptwothere"), "{said}");
+    // With one job nothing is.
+    let alone = lab.build(&["--jobs=1", "--no-cache", "-o", "oci:alone:x"]);
+    alone.succeeds().prints("kepttoptwothere");
+    let layers = |layout: &str| lab.image(layout).1["rootfs"]["diff_ids"].clone();
+    assert_eq!(layers("ahead"), layers("alone"));
+}

@@ -20,7 +20,7 @@ use cooper_runtime::sys::fs::{self, FileKind};
 use crate::context::select::{Item, ItemKind, Selection, Source, names_directory};
 use crate::context::tree::join;
 pub use crate::dockerfile::mode::{Chmod, ChmodError};
-pub use direct::{Target, copy_directly};
+pub use direct::{Staged, Target, copy_directly};
 pub use extract::ExtractError;
 use write::Writer;
 

@@ -11,7 +11,7 @@
 //! | `walk` | one stage, step by step |
 //! | `board` | what stages know of one another: which are done, whether one has failed, who may work |
 //! | `cached` | keys, and what the cache has under them |
-//! | `ahead` | what can be done for a `COPY` before its turn has come |
+//! | `ahead` | what can be done for a `COPY` before its turn has come: hashing, writing, compressing |
 //! | `origins` | what steps copy and mount from |
 //! | `step` | carries one step out |
 //! | `finish` | keeps what was made, and puts the image together |

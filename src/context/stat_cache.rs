@@ -166,7 +166,7 @@ pub fn clock() -> Time {
 ///
 /// The change time alone would do where the kernel keeps it; the modification time covers file systems that
 /// keep no true change time.
-fn settled(stat: &Stat, when: Time) -> bool {
+pub fn settled(stat: &Stat, when: Time) -> bool {
     // Files get the time of the last tick, which lies up to 10 ms (HZ=100) behind the clock. File
     // systems that count in whole seconds, or in two (FAT), lose as much again.
     let coarse = stat.ctime.nsec == 0 || stat.mtime.nsec == 0;

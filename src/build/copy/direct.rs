@@ -4,6 +4,8 @@
 //! the layer says of a file is known when it is written, so nobody has to find it again. Directories are
 //! spread over threads.
 //!
+//! Directories that were [written ahead](Staged) are moved in.
+//!
 //! The layer is the one that [`copy_into`](super::copy_into) would leave in a mounted root, byte for byte.
 //! What is not plain does not go this way, and neither does what fails: whoever calls writes it into a
 //! mounted root then, and is told there what is wrong. That are archives to extract, devices, names that
@@ -11,6 +13,7 @@
 //! and existing directories with an access control list or, where their owner is changed, a record.
 
 mod ground;
+mod staged;
 mod tree;
 
 use std::io;
@@ -28,6 +31,7 @@ use crate::rootfs::storage::{Storage, discard};
 use crate::rootfs::way::Way;
 use crate::rootfs::{Clamp, Frozen, LayerDir, Records};
 use ground::Ground;
+pub use staged::Staged;
 
 /// Where a copy is written to, and how.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,8 @@ pub struct Target<'a> {
     pub clamp: Clamp,
     /// When the copy began, seconds since 1970: what has no time of its own is as old as this.
     pub now: i64,
+    /// What was written before.
+    pub staged: &'a [Staged],
 }
 
 /// Writes selections one after the other. `None` when this way does not do for them; nothing is left then.
@@ -109,6 +115,7 @@ fn write(
             now: Time { sec: target.now, nsec: 0 },
             single: target.storage.single_id(),
             umask: umask(),
+            staged: target.staged,
         };
         for source in &selection.sources {
             let Some(first) = source.items.first() else { continue };
@@ -160,6 +167,7 @@ struct Rules<'a> {
     now: Time,
     single: bool,
     umask: u32,
+    staged: &'a [Staged],
 }
 
 impl Rules<'_> {

@@ -1,20 +1,23 @@
 //! What can be done for a `COPY` while the `RUN` before it still runs on another processor.
 //!
 //! Nothing of it is relied on, so that nothing of it can be wrong: the `COPY` looks at its sources when its
-//! turn has come, as if this had not been. It finds the hashes of files that did not change since, and when
-//! its layer is packed, most of what it holds is compressed.
+//! turn has come, as if this had not been. It finds the hashes of files that did not change since, it finds
+//! their directories written, and when its layer is packed, most of what it holds is compressed.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cooper_runtime::sys::process::step_back;
 
-use super::cached::Copied;
+use super::step::now_coarse;
+use super::walk::Walk;
 use super::{Executor, Opened, StepFailure};
 use crate::build::StepError;
+use crate::build::copy::Staged;
 use crate::build::images::FoundImage;
-use crate::build::sources::describe;
+use crate::build::sources::{Part, describe};
 use crate::context::select::{Item, ItemKind, Origin as From, Source, names_directory};
+use crate::context::stat_cache::clock;
 use crate::context::tree::{Cursor, join};
 use crate::layer::compress::Compression;
 use crate::layer::content::FileContent;
@@ -22,55 +25,78 @@ use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::plan::{Action, CopyStep, Origin, Stage, key};
 
-/// More than this is not hashed ahead: it would hold up the end of a build that fails meanwhile.
+/// More than this is neither hashed nor written ahead: it would hold up the end of a build that fails
+/// meanwhile.
 const HASHED: u64 = 256 << 20;
+/// More files and directories than this are not written ahead, to remember what each was.
+const WRITTEN: usize = 50_000;
 /// Less than this is not compressed ahead.
 const COMPRESSED: u64 = 4 << 20;
 
+/// What was written ahead for a step.
+pub(super) struct Ready {
+    /// The step, in its stage.
+    pub(super) step: usize,
+    pub(super) staged: Vec<Staged>,
+}
+
 impl Executor<'_, '_> {
-    /// Carries a step out, and on another thread what can be done for the next `COPY`, if there is room.
+    /// Carries a step out, and on another thread what can be done for the next `COPY`, if there is room. What
+    /// is ready for that one is added to `walk`.
     pub(super) fn with_next_copy<T>(
         &self,
+        walk: &mut Walk,
         stage: &Stage<FoundImage>,
-        number: usize,
         opened: &Opened,
-        carry_out: impl FnOnce() -> T,
+        carry_out: impl FnOnce(&Walk) -> T,
     ) -> T {
-        let next = stage.steps[number + 1..].iter().find_map(|step| match &step.action {
-            Action::Copy(copy) => Some(copy),
-            _ => None,
+        let is_run = matches!(stage.steps[walk.next].action, Action::Run(_));
+        let steps = stage.steps.iter().enumerate().skip(walk.next + 1);
+        let next = steps
+            .filter_map(
+                |(step, s)| if let Action::Copy(copy) = &s.action { Some((step, copy)) } else { None },
+            )
+            .next();
+        let next = next.filter(|(step, copy)| {
+            is_run && is_plain(copy) && !walk.is_ready_for(*step) && self.board.has_room()
         });
-        let is_run = matches!(stage.steps[number].action, Action::Run(_));
-        let Some(copy) = next.filter(|copy| is_run && is_plain(copy) && self.board.has_room()) else {
-            return carry_out();
-        };
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let Some((step, copy)) = next else { return carry_out(walk) };
+        let (over, below) = (AtomicBool::new(false), walk.end.time);
+        let (done, staged) = std::thread::scope(|scope| {
             let ahead = || {
                 // The RUN may have use for all processors.
                 step_back();
-                if let Err(StepFailure::Step(e)) = self.ahead(copy, opened, &over) {
-                    tracing::debug!("nothing done ahead for {}: {e}", copy.dest);
+                let mut staged = Vec::new();
+                if let Err(StepFailure::Step(e)) = self.ahead(copy, below, opened, &over, &mut staged) {
+                    tracing::debug!("nothing more done ahead for {}: {e}", copy.dest);
                 }
+                staged
             };
             // Without a thread there is nothing done ahead, and that is all.
-            let _ = std::thread::Builder::new().name("ahead".to_owned()).spawn_scoped(scope, ahead);
-            let done = carry_out();
+            let thread = std::thread::Builder::new().name("ahead".to_owned()).spawn_scoped(scope, ahead);
+            let done = carry_out(walk);
             over.store(true, Ordering::Relaxed);
-            done
-        })
+            (done, thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_default())
+        });
+        walk.ready = Some(Ready { step, staged });
+        done
     }
 
+    /// `below` is how new the layers below are, seconds since 1970.
     fn ahead(
         &self,
         copy: &CopyStep<FoundImage>,
+        below: i64,
         opened: &Opened,
         over: &AtomicBool,
+        staged: &mut Vec<Staged>,
     ) -> Result<(), StepFailure> {
         let Origin::Context(context) = &copy.from else { return Ok(()) };
         let copied = self.copied_beforehand(copy)?;
-        let items = copied.parts.iter().flat_map(|part| &part.selection.sources).flat_map(|s| &s.items);
+        let sources = || copied.parts.iter().flat_map(|part| &part.selection.sources);
+        let items = sources().flat_map(|s| &s.items);
         let bytes: u64 = items.filter(|item| item.kind == ItemKind::File).map(|item| item.stat.size).sum();
+        let count: usize = sources().map(|s| s.items.len()).sum();
         if bytes <= HASHED {
             let mut description = key::copy(copy, &self.options.times.key());
             for content in self.sources.contents(Some(context), &copied.parts)? {
@@ -82,29 +108,47 @@ impl Executor<'_, '_> {
                 return Ok(());
             }
         }
+        let from = now_coarse();
+        let clamp = self.options.times.clamp(from, from + 1, copied.time.max(below));
+        let mut rest = Vec::new();
+        for Part { selection, .. } in copied.parts {
+            let into_directory = selection.dest_is_directory || names_directory(copy.dest.as_bytes());
+            for source in selection.sources {
+                let dest = destination(copy, &source, into_directory);
+                if bytes > HASHED || count > WRITTEN || !source.is_directory() {
+                    rest.push((dest, source));
+                    continue;
+                }
+                let storage = &opened.workshop.storage;
+                match Staged::write(storage, source, &dest, clamp, clock(), over) {
+                    Ok(written) => staged.push(written),
+                    Err((source, e)) => {
+                        tracing::debug!("{} is not written ahead: {e}", dest.escape_ascii());
+                        rest.push((dest, source));
+                    }
+                }
+            }
+        }
         if bytes >= COMPRESSED && matches!(self.options.compression, Compression::Gzip { .. }) {
-            let compressed = self.compress(copy, &copied, opened, over);
+            let written = staged.iter().map(|staged| (staged.base(), staged.source()));
+            let rest = rest.iter().map(|(dest, source)| (&dest[..], source));
+            let compressed = self.compress(written.chain(rest), opened, over);
             compressed.map_err(|source| StepError::Io { what: "cannot compress ahead", source })?;
         }
         Ok(())
     }
 
-    /// Compresses an archive like the one that the step's layer will most likely be.
-    fn compress(
+    /// Compresses an archive like the one that the step's layer will most likely be: of sources, and where in
+    /// the layer each goes.
+    fn compress<'s>(
         &self,
-        copy: &CopyStep<FoundImage>,
-        copied: &Copied,
+        sources: impl Iterator<Item = (&'s [u8], &'s Source)>,
         opened: &Opened,
         over: &AtomicBool,
     ) -> io::Result<()> {
         let mut files = Vec::new();
-        for selection in copied.parts.iter().map(|part| &part.selection) {
-            let into_directory = selection.dest_is_directory || names_directory(copy.dest.as_bytes());
-            for source in &selection.sources {
-                let dest = destination(copy, source, into_directory);
-                files
-                    .extend(source.items.iter().filter_map(|item| Some((entry(&dest, item)?, source, item))));
-            }
+        for (dest, source) in sources {
+            files.extend(source.items.iter().filter_map(|item| Some((entry(dest, item)?, source, item))));
         }
         files.sort_by(|(a, ..), (b, ..)| a.path.cmp(&b.path));
         let writer =

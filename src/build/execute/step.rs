@@ -7,7 +7,7 @@ use super::board::Made;
 use super::cached::{Copied, Looked};
 use super::walk::{Walk, stands_alone};
 use super::{Executor, Opened, StepFailure, base_image};
-use crate::build::copy::{CopyOptions, CopyReport, Target, copy_directly, copy_into};
+use crate::build::copy::{CopyOptions, CopyReport, Staged, Target, copy_directly, copy_into};
 use crate::build::images::FoundImage;
 use crate::build::packer::Packer;
 use crate::build::run_mounts::{Maker, Prepared};
@@ -23,12 +23,13 @@ use crate::progress::{Event, Progress, TaskId};
 use crate::rootfs::Frozen;
 
 impl Executor<'_, '_> {
-    /// Makes the layer of a step, which is packed from then on.
+    /// Makes the layer of a step, which is packed from then on. `staged` was written for it ahead.
     pub(super) fn carry_out(
         &self,
         walk: &Walk,
         step: &Step<FoundImage>,
         looked: &mut Looked,
+        staged: &[Staged],
         task: TaskId,
         opened: &Opened,
     ) -> Result<Made, StepFailure> {
@@ -66,7 +67,7 @@ impl Executor<'_, '_> {
         if let Action::Copy(copy) = &step.action {
             let clamp = self.options.times.clamp(from, now_coarse() + 1, time);
             let (storage, dest) = (&workshop.storage, copy.dest.as_bytes());
-            let target = Target { storage, parents: &dirs, dest, clamp, now: from };
+            let target = Target { storage, parents: &dirs, dest, clamp, now: from, staged };
             if let Some(frozen) = self.copied_directly(copy, &parts, &target) {
                 return packed(frozen, packer, Record { key: looked.key, time, alone });
             }
@@ -184,7 +185,7 @@ fn notes(copy: &CopyStep<FoundImage>, selection: &Selection, report: &CopyReport
 }
 
 /// Now, as file systems tell it: inode times come from a clock that is up to a tick behind.
-fn now_coarse() -> i64 {
+pub(super) fn now_coarse() -> i64 {
     let tick = Duration::from_millis(10);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.saturating_sub(tick).as_secs() as i64

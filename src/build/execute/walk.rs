@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::ahead::Ready;
 use super::board::{Made, Slot};
 use super::cached::Looked;
 use super::{Executor, Failure, Opened, StepFailure};
@@ -23,15 +24,23 @@ pub(super) struct Walk {
     /// What it has become so far.
     pub(super) end: StageEnd,
     begun: bool,
-    next: usize,
+    /// Steps that are done.
+    pub(super) next: usize,
     /// What was found out about the next step.
     looked: Option<Looked>,
+    /// What was written ahead for a later one.
+    pub(super) ready: Option<Ready>,
 }
 
 impl Walk {
     /// Nowhere yet.
     pub(super) fn new(position: usize, label: String) -> Walk {
-        Walk { position, label, end: StageEnd::default(), begun: false, next: 0, looked: None }
+        Walk { position, label, end: StageEnd::default(), begun: false, next: 0, looked: None, ready: None }
+    }
+
+    /// Whether something was written ahead for this step.
+    pub(super) fn is_ready_for(&self, step: usize) -> bool {
+        self.ready.as_ref().is_some_and(|ready| ready.step == step)
     }
 
     fn take(&mut self, key: &Looked, alone: bool, (layer, time): Made) {
@@ -147,8 +156,10 @@ impl Executor<'_, '_> {
         let (label_shown, text) = (label.clone(), step.text.clone());
         self.progress.event(Event::Started { task, label: label_shown, text });
         let began = Instant::now();
-        let done = self.with_next_copy(stage, walk.next, opened, || {
-            let made = self.carry_out(walk, step, &mut looked, task, opened)?;
+        let ready = if walk.is_ready_for(walk.next) { walk.ready.take() } else { None };
+        let staged = ready.map_or_else(Vec::new, |ready| ready.staged);
+        let done = self.with_next_copy(walk, stage, opened, |walk| {
+            let made = self.carry_out(walk, step, &mut looked, &staged, task, opened)?;
             self.still_the_same(step, &looked, made, opened)
         });
         let elapsed = began.elapsed();

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use cooper_runtime::record::Attributes;
 use cooper_runtime::sys::fs::Stat;
@@ -113,6 +114,8 @@ struct Case {
     parents: bool,
     text: bool,
     clamp: Clamp,
+    /// The clamp that directories are written ahead with, if they are.
+    ahead: Option<Clamp>,
 }
 
 /// A time between those that trees have and now.
@@ -152,15 +155,27 @@ fn case() -> impl Strategy<Value = Case> {
         Clamp::Newest { from: WHILE, until: now + 10_000, to: 150 },
         Clamp::Exactly(100),
     ]);
-    (words, dest, options, clamp).prop_map(|(words, dest, (chown, chmod, parents, text), clamp)| Case {
-        words,
-        dest,
-        chown,
-        chmod,
-        parents,
-        text,
-        clamp,
-    })
+    let ahead = prop::option::of(clamp.clone());
+    (words, dest, options, clamp, ahead).prop_map(
+        |(words, dest, (chown, chmod, parents, text), clamp, ahead)| Case {
+            words,
+            dest,
+            chown,
+            chmod,
+            parents,
+            text,
+            clamp,
+            ahead,
+        },
+    )
+}
+
+/// Writes a source ahead, as if it were old.
+fn ahead(lab: &Lab, source: &Source, dest: &[u8], clamp: Clamp) -> Option<Staged> {
+    let late = Time { sec: i64::MAX, nsec: 0 };
+    let base = dest.strip_prefix(b"/").unwrap();
+    let base = base.strip_suffix(b"/").unwrap_or(base);
+    Staged::write(&lab.storage, source.clone(), base, clamp, late, &AtomicBool::new(false)).ok()
 }
 
 struct Lab {
@@ -246,7 +261,13 @@ fn compare(lab: &Lab, parents: &[LayerDir], source: &Path, case: &Case) -> Resul
         parts.push((&text, options));
     }
     let dest = case.dest.as_bytes();
-    let target = Target { storage: &lab.storage, parents, dest, clamp: case.clamp, now: WHILE };
+    // Some of it was written ahead, in another second.
+    let staged: Vec<Staged> = match case.ahead {
+        Some(clamp) => selection.sources.iter().filter_map(|s| ahead(lab, s, dest, clamp)).collect(),
+        None => Vec::new(),
+    };
+    let target =
+        Target { storage: &lab.storage, parents, dest, clamp: case.clamp, now: WHILE, staged: &staged };
     let Some((direct, reports)) = copy_directly(&target, &parts) else { return Ok(false) };
     let mounted = lab.mounted(&target, &parts);
     prop_assert!(mounted.is_some(), "written directly, and refused in a mounted root");
@@ -288,7 +309,7 @@ fn both_ways_make_the_same_layers() {
 
 fn plain_case(dest: &'static str) -> Case {
     let clamp = Clamp::Between { from: WHILE, until: i64::MAX, to: 300 };
-    Case { words: vec!["."], dest, chown: None, chmod: None, parents: false, text: false, clamp }
+    Case { words: vec!["."], dest, chown: None, chmod: None, parents: false, text: false, clamp, ahead: None }
 }
 
 #[test]
@@ -317,7 +338,7 @@ fn many_files_are_written_by_several_threads() {
     let parts = [(&selection, CopyOptions::default())];
     let clamp = plain_case("/").clamp;
     let write = |parents: &[LayerDir]| {
-        let target = Target { storage: &lab.storage, parents, dest: b"/srv", clamp, now: WHILE };
+        let target = Target { storage: &lab.storage, parents, dest: b"/srv", clamp, now: WHILE, staged: &[] };
         copy_directly(&target, &parts).unwrap().0
     };
     let first = write(&[]).layer;
@@ -346,5 +367,82 @@ fn what_is_not_plain_goes_the_other_way_and_leaves_nothing() {
     // Both have the same name.
     let twice = Case { words: vec!["f", "d/f"], ..plain_case("/both/") };
     assert!(!compare(&lab, &parents, &from, &twice).unwrap());
+    assert_eq!(std::fs::read_dir(lab.storage.work().path()).unwrap().count(), before);
+}
+
+#[test]
+fn what_was_written_ahead_is_taken_if_it_is_still_the_same() {
+    let clamp = plain_case("/").clamp;
+    let file = |path: &str| (path.to_owned(), Node::File("x", 0o644), 100);
+    let lab = Lab::new();
+    let from = lab.dir.path().join("source");
+    std::fs::create_dir(&from).unwrap();
+    make(&from, &vec![file("d/sub/f"), file("e/f"), file("f"), file("g/link-to/f")]);
+    let select = || {
+        let context = DirectoryContext::open(&from, IgnoreRules::none()).unwrap();
+        select(context.tree(), &["."], b"/app", &SelectOptions::default()).unwrap()
+    };
+    let low = [lab.layer(&[], &vec![file("app/e")])];
+    let inodes = |dir: &Path| {
+        ["d", "e", "g"].map(|name| {
+            std::fs::metadata(dir.join(name)).ok().map(|m| std::os::unix::fs::MetadataExt::ino(&m))
+        })
+    };
+    // Stages, has something happen, and copies: says which directories were taken as they are.
+    let taken = |parents: &[LayerDir], now: Clamp, happens: &dyn Fn()| {
+        let staged = [ahead(&lab, &select().sources[0], b"/app/", clamp).unwrap()];
+        let made = inodes(&staged[0].path);
+        assert!(made.iter().all(Option::is_some));
+        happens();
+        let selection = select();
+        let parts = [(&selection, CopyOptions::default())];
+        let target =
+            Target { storage: &lab.storage, parents, dest: b"/app", clamp: now, now: WHILE, staged: &staged };
+        let (frozen, _) = copy_directly(&target, &parts)?;
+        let plain = Target { staged: &[], ..target };
+        let (again, _) = copy_directly(&plain, &parts)?;
+        assert_eq!(frozen.entries, again.entries);
+        assert_eq!(on_disk(&frozen.layer.path), on_disk(&again.layer.path));
+        let found = inodes(&frozen.layer.path.join("app"));
+        Some([0, 1, 2].map(|at| found[at] == made[at]))
+    };
+    assert_eq!(taken(&[], clamp, &|| {}), Some([true, true, true]));
+    // Over a file no directory is written directly.
+    assert_eq!(taken(&low, clamp, &|| {}), None);
+    let low = [lab.layer(&[], &vec![file("app/e/other")])];
+    assert_eq!(taken(&low, clamp, &|| {}), Some([true, false, true]));
+    // Times that the copy would set otherwise; the same from another span of time.
+    assert_eq!(taken(&[], Clamp::Exactly(7), &|| {}), Some([false; 3]));
+    let later = Clamp::Between { from: WHILE + 7, until: i64::MAX, to: 300 };
+    assert_eq!(taken(&[], later, &|| {}), Some([true; 3]));
+    // The same bytes, size and time, by another file, and what is not in it any more.
+    let replace = || {
+        let old = std::fs::metadata(from.join("d/sub/f")).unwrap().modified().unwrap();
+        std::fs::write(from.join("d/sub/new"), "y").unwrap();
+        std::fs::File::options().write(true).open(from.join("d/sub/new")).unwrap().set_modified(old).unwrap();
+        std::fs::rename(from.join("d/sub/new"), from.join("d/sub/f")).unwrap();
+    };
+    assert_eq!(taken(&[], clamp, &replace), Some([false, true, true]));
+    assert_eq!(
+        taken(&[], clamp, &|| std::fs::remove_file(from.join("g/link-to/f")).unwrap()),
+        Some([true, true, false])
+    );
+    assert_eq!(
+        taken(&[], clamp, &|| fs::chmod_at(fs::open_dir(&from).unwrap(), "e".as_ref(), 0o700).unwrap()),
+        Some([true, false, true])
+    );
+
+    std::fs::write(from.join("g/link-to/f"), "x").unwrap();
+    // Of what is new nobody can tell; and nothing is left of what is not finished.
+    let before = std::fs::read_dir(lab.storage.work().path()).unwrap().count();
+    let source = select().sources.remove(0);
+    let changed = source.items.iter().map(|item| item.stat.ctime).min().unwrap();
+    let late = Time { sec: changed.sec + 10, nsec: 0 };
+    let write = |when: Time, over: bool| {
+        Staged::write(&lab.storage, source.clone(), b"app", clamp, when, &AtomicBool::new(over)).is_ok()
+    };
+    assert!(!write(changed, false));
+    assert!(!write(late, true));
+    assert!(write(late, false));
     assert_eq!(std::fs::read_dir(lab.storage.work().path()).unwrap().count(), before);
 }

@@ -125,6 +125,32 @@ pub(super) fn write(
     Arc::into_inner(place).ok_or_else(|| io::Error::other("a thread has ended before its work"))
 }
 
+/// Writes directories of a source, which has no hard links, on this thread: the items of these indices.
+///
+/// # Errors
+/// Also when `over` becomes true.
+pub(super) fn write_some(
+    place: Place,
+    source: &Source,
+    tops: &HashSet<usize>,
+    rules: &Rules<'_>,
+    over: &AtomicBool,
+    made: &mut Made,
+) -> io::Result<()> {
+    let tree = Tree::of(source, 0, rules)?;
+    let place = Arc::new(place);
+    let mut writer = Writer::default();
+    let mut jobs: Vec<Job> = tops.iter().map(|at| Job::Directory(place.clone(), *at)).collect();
+    while let Some(job) = jobs.pop() {
+        if over.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        tree.work(job, &mut jobs, &mut writer)?;
+    }
+    writer.give(made);
+    Ok(())
+}
+
 impl<'a> Tree<'a> {
     fn of(source: &'a Source, number: u64, rules: &'a Rules<'a>) -> io::Result<Tree<'a>> {
         let items = &source.items;
@@ -228,6 +254,16 @@ impl<'a> Tree<'a> {
             xattrs: Default::default(),
         };
         let found = place.below.as_ref().map(|below| below.lookup(name, &path)).transpose()?.flatten();
+        if place.end.is_none() && found.is_none() {
+            let items = &self.source.items[at..self.ends[at]];
+            for staged in rules.staged {
+                if let Some(entries) = staged.take(items, place.fd.as_fd(), &place.path, rules)? {
+                    place.left.store(true, Ordering::Relaxed);
+                    writer.made.entries.extend(entries);
+                    return Ok(());
+                }
+            }
+        }
         let (mut before, mut below) = (None, None);
         let fd = match (&found, &place.below) {
             (Some(found), Some(merged)) => {
@@ -461,6 +497,6 @@ fn clamped(entry: &mut Entry, mtime: Time, before: Option<&Entry>, rules: &Rules
 }
 
 /// Whether `path` lies somewhere below `dir`.
-fn lies_in(path: &[u8], dir: &[u8]) -> bool {
+pub(super) fn lies_in(path: &[u8], dir: &[u8]) -> bool {
     dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.first() == Some(&b'/'))
 }
