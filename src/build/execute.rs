@@ -12,6 +12,7 @@
 //! | `board` | what stages know of one another: which are done, whether one has failed, who may work |
 //! | `cached` | keys, and what the cache has under them |
 //! | `ahead` | what can be done for a `COPY` before its turn has come: hashing, writing, compressing |
+//! | `leisure` | what can wait for everything else |
 //! | `origins` | what steps copy and mount from |
 //! | `step` | carries one step out |
 //! | `finish` | keeps what was made, and puts the image together |
@@ -20,6 +21,7 @@ mod ahead;
 mod board;
 mod cached;
 mod finish;
+mod leisure;
 mod origins;
 mod step;
 mod walk;
@@ -28,8 +30,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-
-use cooper_runtime::sys::process::step_back;
 
 use super::assemble::BuiltImage;
 use super::images::{Finder, FoundImage};
@@ -45,6 +45,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use board::{Board, Slot};
 use cached::Memo;
+use leisure::Leisure;
 use walk::Walk;
 
 /// Builds the plan's targets and puts them into the store: one image, or for several platforms an index.
@@ -70,6 +71,7 @@ pub fn build(
         slots: Mutex::default(),
         memos: Mutex::default(),
         unpacking: Mutex::default(),
+        leisure: Arc::default(),
         next_task: AtomicUsize::new(1),
         opened: OnceLock::new(),
     };
@@ -96,6 +98,7 @@ struct Executor<'a, 'f> {
     memos: Mutex<Vec<Memo>>,
     /// Held while layers are unpacked: that is done by several threads anyway, and once for each.
     unpacking: Mutex<()>,
+    leisure: Arc<Leisure>,
     next_task: AtomicUsize,
     // Last: its work directory goes after all that lies in it.
     opened: OnceLock<Opened>,
@@ -190,17 +193,7 @@ impl<'a, 'f> Executor<'a, 'f> {
     fn sweep(&self) -> Result<(), BuildError> {
         const AT_ONCE: u64 = 200;
         if !self.store.sweep(AT_ONCE)? {
-            let store = self.store.clone();
-            let sweep = move || {
-                step_back();
-                if let Err(e) = store.sweep(u64::MAX) {
-                    tracing::info!("what earlier commands have left is still there: {e}");
-                }
-            };
-            std::thread::Builder::new()
-                .name("sweep".to_owned())
-                .spawn(sweep)
-                .map_err(WorkshopError::Thread)?;
+            leisure::sweep(self.store.clone(), self.leisure.clone()).map_err(WorkshopError::Thread)?;
         }
         Ok(())
     }

@@ -66,6 +66,7 @@ impl Executor<'_, '_> {
             let ahead = || {
                 // The RUN may have use for all processors.
                 step_back();
+                let _urgent = self.leisure.urgent();
                 let mut staged = Vec::new();
                 if let Err(StepFailure::Step(e)) = self.ahead(copy, below, opened, &over, &mut staged) {
                     tracing::debug!("nothing more done ahead for {}: {e}", copy.dest);
