@@ -31,7 +31,6 @@ use std::thread::{self, JoinHandle};
 use cooper_deflate::{END, Encoder};
 use crc32fast::Hasher;
 use flate2::{Compress, FlushCompress};
-use sha2::{Digest, Sha256};
 
 use super::chunk::{self, Chunker};
 use super::reuse::{self, KnownSegments, SegmentKey};
@@ -68,7 +67,7 @@ struct Segment {
     crc: Hasher,
     /// The chunk's buffer, to be used again.
     spent: Vec<u8>,
-    /// The chunk's key and the SHA-256 of `deflated`, if it may be used again.
+    /// The chunk's key and the digest of `deflated`, if it may be used again.
     reusable: Option<(SegmentKey, [u8; 32])>,
 }
 
@@ -207,7 +206,7 @@ impl Compressor {
             return Ok(Segment { deflated, crc: crc(&chunk), spent: chunk, reusable: Some((key, digest)) });
         }
         let segment = self.compressed(chunk)?;
-        let digest = Sha256::digest(&segment.deflated).into();
+        let digest = reuse::digest(&segment.deflated);
         Ok(Segment { reusable: Some((key, digest)), ..segment })
     }
 

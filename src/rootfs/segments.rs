@@ -7,13 +7,13 @@
 //! |---|---|---|
 //! | 0 | 32 | the chunk's key ([`reuse`](crate::layer::reuse)) |
 //! | 32 | 32 | digest of the blob |
-//! | 64 | 32 | SHA-256 of the compressed chunk |
+//! | 64 | 32 | BLAKE3 hash of the compressed chunk |
 //! | 96 | 8 | where it begins in the blob |
 //! | 104 | 4 | its bytes |
 //! | 108 | 4 | CRC-32 of the 108 bytes before |
 //!
 //! Numbers have their lowest byte first. Nothing here is relied on: a record that is damaged, a blob that is
-//! gone, bytes that do not have their SHA-256 are as good as no record. Of two builds that replace the file
+//! gone, bytes that do not have their hash are as good as no record. Of two builds that replace the file
 //! at the same time one loses its records, and compresses those chunks once more.
 
 use std::collections::{HashMap, HashSet};
@@ -23,15 +23,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::image::Digest;
 use crate::layer::compress::{Compression, LayerWriter};
-use crate::layer::reuse::{KnownSegments, Segment, SegmentKey};
+use crate::layer::reuse::{self, KnownSegments, Segment, SegmentKey};
 use crate::store::{Store, StoreError, WorkDir};
 
 /// What the file begins with.
-const MAGIC: &[u8; 8] = b"segment1";
+const MAGIC: &[u8; 8] = b"segment2";
 const RECORD: usize = 112;
 /// Records kept: as much as 16 GiB of archives have.
 const MOST: usize = 1 << 15;
@@ -92,11 +90,11 @@ impl KnownSegments for AheadFile {
     }
 }
 
-/// A segment as it lies in a file, if it has its SHA-256.
+/// A segment as it lies in a file, if it has its digest.
 fn checked(file: &File, segment: &Segment) -> Option<(Vec<u8>, [u8; 32])> {
     let mut bytes = vec![0; segment.length as usize];
     file.read_exact_at(&mut bytes, segment.offset).ok()?;
-    (<[u8; 32]>::from(Sha256::digest(&bytes)) == segment.digest).then_some((bytes, segment.digest))
+    (reuse::digest(&bytes) == segment.digest).then_some((bytes, segment.digest))
 }
 
 /// The segments that a store has, while a layer is written.
