@@ -124,3 +124,29 @@ fn a_store_that_is_none_is_left_alone() {
     std::fs::write(lab.dir.join("store/version"), "99\n").unwrap();
     lab.cooper(&["build", "ctx"]).fails(1).says("has format \"99\"");
 }
+
+#[test]
+fn an_output_that_cannot_be_written_is_told_before_anything_is_built() {
+    let lab = Lab::with_busybox();
+    lab.containerfile("FROM busybox\nRUN echo built\n");
+    lab.file("taken/file", "").file("plain", "");
+    let (taken, plain) = (lab.path("ctx/taken"), lab.path("ctx/plain"));
+    for (output, told) in [
+        (
+            taken.clone(),
+            format!("{taken} is not empty and not an OCI image layout, so nothing is written there"),
+        ),
+        (format!("{plain}/deep/er"), format!("cannot write to {plain}: Not a directory (os error 20)")),
+        ("/proc/none".to_owned(), "cannot write to /proc:".to_owned()),
+    ] {
+        let said = lab.build(&["-o", &format!("oci:{output}:x")]);
+        said.fails(1);
+        // Without the line breaks that suit the terminal.
+        let error = said.error().split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(error.starts_with(&format!("error: {told}")), "{error}");
+        assert!(!said.stderr.contains("echo built"), "{}", said.stderr);
+    }
+    // Relative ones too, and some of the way may be missing.
+    lab.build(&["-o", "oci:new/below/it:x"]).succeeds();
+    lab.build(&["-o", "oci:plain-name"]).succeeds();
+}

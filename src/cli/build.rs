@@ -227,6 +227,10 @@ fn carry_out(
     for text in plan.warnings.iter().cloned().chain(unused(request, &plan)) {
         progress.event(Event::Warning { text });
     }
+    // Not only when all is built.
+    for output in &request.outputs {
+        oci::check_layout(&output.dir).map_err(|e| general(&e, &output.dir))?;
+    }
     let built = build::build(store, &plan, &mut finder, &request.build, progress)
         .map_err(|e| source.build_error(e, store.root()))?;
     for tag in &request.tags {

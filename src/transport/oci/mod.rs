@@ -16,7 +16,7 @@ use crate::registry::{ContentsError, DocumentError};
 use crate::store::{ReceiveError, StoreError};
 
 pub use read::read_layout;
-pub use write::write_layout;
+pub use write::{check_layout, write_layout};
 
 /// Where an image lies, or shall lie, in a layout.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

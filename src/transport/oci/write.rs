@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 use super::{LayoutError, version_is_known};
 use crate::image::{Descriptor, media};
 use crate::registry::Contents;
@@ -52,6 +54,52 @@ pub fn write_layout(
     put_in_index(dir, dir, tag, manifest.clone())?;
     writing.added.clear();
     Ok(())
+}
+
+/// Whether a layout could be written at `dir`, as far as that can be told by looking.
+///
+/// # Errors
+/// Why not: something else is there, or it may not be made.
+pub fn check_layout(dir: &Path) -> Result<(), LayoutError> {
+    // With `.` for what is above a plain name.
+    let named = |path: &Path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() };
+    for path in dir.ancestors().map(named) {
+        match fs::metadata(&path) {
+            Ok(found) if !found.is_dir() => {
+                return Err(LayoutError::io("cannot write to", &path)(io::ErrorKind::NotADirectory.into()));
+            }
+            Ok(_) => {
+                if path == dir {
+                    is_layout(dir)?;
+                }
+                let how = AccessFlags::W_OK | AccessFlags::X_OK;
+                return access(&path, how).map_err(|e| LayoutError::io("cannot write to", &path)(e.into()));
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(e) => return Err(LayoutError::io("cannot write to", &path)(e)),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory is a layout; an empty one is not yet.
+fn is_layout(dir: &Path) -> Result<bool, LayoutError> {
+    let marker = dir.join("oci-layout");
+    match fs::read(&marker) {
+        Ok(text) if version_is_known(&text) => Ok(true),
+        Ok(_) => {
+            let reason = "its `oci-layout` does not say version 1".to_owned();
+            Err(LayoutError::NotALayout { dir: dir.to_owned(), reason })
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let mut entries = fs::read_dir(dir).map_err(LayoutError::io("cannot read", dir))?;
+            match entries.next() {
+                Some(_) => Err(LayoutError::Occupied { dir: dir.to_owned() }),
+                None => Ok(false),
+            }
+        }
+        Err(e) => Err(LayoutError::io("cannot read", &marker)(e)),
+    }
 }
 
 /// What this command has put there so far; taken away again unless it is cleared in the end.
@@ -115,21 +163,8 @@ impl Writing {
 
     /// Makes an empty layout of an empty directory; accepts one that is a layout already.
     fn prepare(&mut self, dir: &Path) -> Result<(), LayoutError> {
-        let marker = dir.join("oci-layout");
-        match fs::read(&marker) {
-            Ok(text) if version_is_known(&text) => {}
-            Ok(_) => {
-                let reason = "its `oci-layout` does not say version 1".to_owned();
-                return Err(LayoutError::NotALayout { dir: dir.to_owned(), reason });
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut entries = fs::read_dir(dir).map_err(LayoutError::io("cannot read", dir))?;
-                if entries.next().is_some() {
-                    return Err(LayoutError::Occupied { dir: dir.to_owned() });
-                }
-                self.write(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-            }
-            Err(e) => return Err(LayoutError::io("cannot read", &marker)(e)),
+        if !is_layout(dir)? {
+            self.write(&dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
         let index = dir.join("index.json");
         if index.symlink_metadata().is_err() {
