@@ -136,7 +136,7 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_built() {
             taken.clone(),
             format!("{taken} is not empty and not an OCI image layout, so nothing is written there"),
         ),
-        (format!("{plain}/deep/er"), format!("cannot write to {plain}: Not a directory (os error 20)")),
+        (format!("{plain}/deep/er"), format!("cannot write to {plain}: not a directory")),
         ("/proc/none".to_owned(), "cannot write to /proc:".to_owned()),
     ] {
         let said = lab.build(&["-o", &format!("oci:{output}:x")]);
