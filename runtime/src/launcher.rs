@@ -137,16 +137,25 @@ fn serve(socket: &OwnedFd) -> i32 {
     while let Some(was) = supervisor(socket) {
         match was {
             Supervisor::Taken => reap(),
-            // There is none to take the next step: closing what comes with that tells the builder.
-            Supervisor::Failed if matches!(receive_request(socket), Ok(Some(_))) => {}
-            Supervisor::Failed | Supervisor::Unwanted => {
-                // The others see their own sockets closed, and end their steps.
-                while nix::sys::wait::wait().is_ok() {}
-                return 0;
-            }
+            // There is none to take the next step: it gets one when it comes. If that cannot be made either,
+            // closing what came with the step tells the builder.
+            Supervisor::Failed => match receive_request(socket) {
+                Ok(Some((step_socket, stdio))) => {
+                    drop(process::fork(|| supervisor::supervise(step_socket, stdio)));
+                    reap();
+                }
+                _ => return end(),
+            },
+            Supervisor::Unwanted => return end(),
         }
     }
     1
+}
+
+/// Waits for the supervisors, which see their own sockets closed, and end their steps.
+fn end() -> i32 {
+    while nix::sys::wait::wait().is_ok() {}
+    0
 }
 
 /// What has become of a supervisor that was ready.

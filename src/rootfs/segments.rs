@@ -5,7 +5,7 @@
 //!
 //! | offset | bytes | content |
 //! |---|---|---|
-//! | 0 | 32 | the chunk's key ([`reuse`](crate::layer::reuse)) |
+//! | 0 | 32 | the chunk's key ([`reuse`]) |
 //! | 32 | 32 | digest of the blob |
 //! | 64 | 32 | BLAKE3 hash of the compressed chunk |
 //! | 96 | 8 | where it begins in the blob |

@@ -57,18 +57,17 @@ impl Executor<'_, '_> {
                 |(step, s)| if let Action::Copy(copy) = &s.action { Some((step, copy)) } else { None },
             )
             .next();
-        let next = next.filter(|(step, copy)| {
-            is_run && is_plain(copy) && !walk.is_ready_for(*step) && self.board.has_room()
-        });
+        let next = next.filter(|(_, copy)| is_run && is_plain(copy) && self.board.has_room());
         let Some((step, copy)) = next else { return carry_out(walk) };
-        let (over, below) = (AtomicBool::new(false), walk.end.time);
+        let (over, below) = (&AtomicBool::new(false), walk.end.time);
+        // An earlier RUN may have left time for some of it.
+        let mut staged = walk.take_ready(step);
         let (done, staged) = std::thread::scope(|scope| {
-            let ahead = || {
+            let ahead = move || {
                 // The RUN may have use for all processors.
                 step_back();
                 let _urgent = self.leisure.urgent();
-                let mut staged = Vec::new();
-                if let Err(StepFailure::Step(e)) = self.ahead(copy, below, opened, &over, &mut staged) {
+                if let Err(StepFailure::Step(e)) = self.ahead(copy, below, opened, over, &mut staged) {
                     tracing::debug!("nothing more done ahead for {}: {e}", copy.dest);
                 }
                 staged
@@ -111,12 +110,13 @@ impl Executor<'_, '_> {
         }
         let from = now_coarse();
         let clamp = self.options.times.clamp(from, from + 1, copied.time.max(below));
+        let written = bytes <= HASHED && count <= WRITTEN && staged.is_empty();
         let mut rest = Vec::new();
         for Part { selection, .. } in copied.parts {
             let into_directory = selection.dest_is_directory || names_directory(copy.dest.as_bytes());
             for source in selection.sources {
                 let dest = destination(copy, &source, into_directory);
-                if bytes > HASHED || count > WRITTEN || !source.is_directory() {
+                if !written || !source.is_directory() {
                     rest.push((dest, source));
                     continue;
                 }
@@ -131,9 +131,9 @@ impl Executor<'_, '_> {
             }
         }
         if bytes >= COMPRESSED && matches!(self.options.compression, Compression::Gzip { .. }) {
-            let written = staged.iter().map(|staged| (staged.base(), staged.source()));
+            let staged = staged.iter().filter(|_| written).map(|staged| (staged.base(), staged.source()));
             let rest = rest.iter().map(|(dest, source)| (&dest[..], source));
-            let compressed = self.compress(written.chain(rest), opened, over);
+            let compressed = self.compress(staged.chain(rest), opened, over);
             compressed.map_err(|source| StepError::Io { what: "cannot compress ahead", source })?;
         }
         Ok(())

@@ -8,6 +8,7 @@ use super::ahead::Ready;
 use super::board::{Made, Slot};
 use super::cached::Looked;
 use super::{Executor, Failure, Opened, StepFailure};
+use crate::build::copy::Staged;
 use crate::build::images::FoundImage;
 use crate::build::stack::{StageEnd, image_end};
 use crate::build::{BuildError, StepError};
@@ -38,9 +39,9 @@ impl Walk {
         Walk { position, label, end: StageEnd::default(), begun: false, next: 0, looked: None, ready: None }
     }
 
-    /// Whether something was written ahead for this step.
-    pub(super) fn is_ready_for(&self, step: usize) -> bool {
-        self.ready.as_ref().is_some_and(|ready| ready.step == step)
+    /// What was written ahead for this step.
+    pub(super) fn take_ready(&mut self, step: usize) -> Vec<Staged> {
+        self.ready.take_if(|ready| ready.step == step).map_or_else(Vec::new, |ready| ready.staged)
     }
 
     fn take(&mut self, key: &Looked, alone: bool, (layer, time): Made) {
@@ -156,8 +157,7 @@ impl Executor<'_, '_> {
         let (label_shown, text) = (label.clone(), step.text.clone());
         self.progress.event(Event::Started { task, label: label_shown, text });
         let began = Instant::now();
-        let ready = if walk.is_ready_for(walk.next) { walk.ready.take() } else { None };
-        let staged = ready.map_or_else(Vec::new, |ready| ready.staged);
+        let staged = walk.take_ready(walk.next);
         let done = self.with_next_copy(walk, stage, opened, |walk| {
             let made = self.carry_out(walk, step, &mut looked, &staged, task, opened)?;
             self.still_the_same(step, &looked, made, opened)
