@@ -193,6 +193,24 @@ fn quiet_json_and_standard_input() {
     for line in json.stderr.lines() {
         serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
     }
+    let last = |arguments: &[&str], code: i32| {
+        let said = lab.cooper(arguments);
+        said.fails(code);
+        let lines = said
+            .stderr
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        lines.collect::<Vec<serde_json::Value>>().pop().unwrap()
+    };
+    let failing = lab.path("ctx/failing");
+    lab.file("failing", "FROM busybox\nRUN echo why; exit 3\n");
+    let error = last(&["build", "--progress=json", "-f", &failing, "ctx"], 1);
+    assert_eq!(error["event"], "error");
+    assert_eq!(error["exit_code"], 1);
+    assert_eq!(error["message"], "RUN failed: the command returned 3");
+    assert!(error["details"].to_string().contains("why"), "{error}");
+    let error = last(&["build", "--progress=json", "none"], 1);
+    assert_eq!(error["event"], "error");
     let file = std::fs::File::open(lab.dir.join("ctx/Containerfile")).unwrap();
     let said = support::run(lab.cooper_command(&["build", "--progress=plain", "-f", "-", "ctx"]).stdin(file));
     said.succeeds();

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
@@ -134,6 +135,25 @@ impl CliError {
             out += &paragraph("hint:", "1;36", hint, "", color);
         }
         out
+    }
+
+    /// The error as an object in the stream of `--progress=json`, with a newline: the event `error`, so long
+    /// after the command began.
+    pub fn to_json(&self, now: Duration) -> String {
+        let Self { kind, message, details, hint } = self;
+        let mut object = serde_json::json!({
+            "event": "error",
+            "time": now.as_millis() as f64 / 1000.0,
+            "exit_code": kind.exit_code(),
+            "message": message,
+        });
+        if !details.is_empty() {
+            object["details"] = details.clone().into();
+        }
+        if let Some(hint) = hint {
+            object["hint"] = hint.clone().into();
+        }
+        format!("{object}\n")
     }
 }
 

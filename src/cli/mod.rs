@@ -16,6 +16,7 @@ pub mod prune;
 pub mod push;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -134,10 +135,12 @@ enum Command {
 
 /// Runs the program; gives its exit code.
 pub fn main() -> u8 {
+    let began = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => return usage_error(&e),
     };
+    let for_programs = cli.global.progress == progress::Mode::Json;
     let result = cli.global.check().and_then(|()| match cli.command {
         Command::Build(arguments) => build::run(&cli.global, *arguments),
         Command::Import(arguments) => import::run(&cli.global, arguments),
@@ -148,16 +151,30 @@ pub fn main() -> u8 {
     match result {
         Ok(()) => 0,
         Err(Stop::Error(e)) => {
-            eprint!("{}", e.render(progress::color_on_stderr()));
+            let told = match for_programs {
+                true => e.to_json(began.elapsed()),
+                false => e.render(progress::color_on_stderr()),
+            };
+            eprint!("{told}");
             e.kind.exit_code()
         }
         Err(Stop::Findings) => Kind::Failed.exit_code(),
         // As a shell reports it.
         Err(Stop::Signal(signal)) => {
-            eprintln!("interrupted");
-            u8::try_from(128 + signal).unwrap_or(1)
+            let code = u8::try_from(128 + signal).unwrap_or(1);
+            match for_programs {
+                true => eprintln!("{}", interrupted(code, began.elapsed())),
+                false => eprintln!("interrupted"),
+            }
+            code
         }
     }
+}
+
+/// What `--progress=json` ends with after a signal.
+fn interrupted(code: u8, now: Duration) -> serde_json::Value {
+    let time = now.as_millis() as f64 / 1000.0;
+    serde_json::json!({ "event": "error", "time": time, "exit_code": code, "message": "interrupted" })
 }
 
 /// Why a command stopped before its end.

@@ -12,6 +12,10 @@
 //! | `canceled` | `task`: it was running when the command ended |
 //! | `warning`, `note` | `text` |
 //!
+//! A command that fails ends the stream with one object of its own making ([`CliError::to_json`]).
+//!
+//! [`CliError::to_json`]: crate::cli::error::CliError::to_json
+//!
 //! New events and fields may come; readers are to skip what they do not know.
 
 use std::collections::BTreeMap;

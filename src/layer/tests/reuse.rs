@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::layer::compress::{Compression, LayerWriter};
-use crate::layer::reuse::{KnownSegments, Segment, SegmentKey};
+use crate::layer::reuse::{self, KnownSegments, Segment, SegmentKey};
 
 /// Blobs in memory, and what is known of them.
 #[derive(Default)]
@@ -25,7 +24,7 @@ impl KnownSegments for Earlier {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let bytes = self.known.lock().unwrap().get(key)?.clone();
         self.found.fetch_add(1, Ordering::Relaxed);
-        let digest = Sha256::digest(&bytes).into();
+        let digest = reuse::digest(&bytes);
         Some((bytes, digest))
     }
 
@@ -52,7 +51,7 @@ impl Earlier {
         let (blob, _) = writer.finish().unwrap();
         for segment in self.noted.lock().unwrap().drain(..) {
             let bytes = &blob[segment.offset as usize..][..segment.length as usize];
-            assert_eq!(<[u8; 32]>::from(Sha256::digest(bytes)), segment.digest);
+            assert_eq!(reuse::digest(bytes), segment.digest);
             self.known.lock().unwrap().insert(segment.key, bytes.to_vec());
         }
         (blob, self.asked.load(Ordering::Relaxed), self.found.load(Ordering::Relaxed))
