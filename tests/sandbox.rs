@@ -272,3 +272,30 @@ fn nobody_is_asked_for_the_calls_of_a_step_that_has_ended() {
     let in_vain: Vec<_> = asked.iter().filter(|l| l.contains("ENOENT")).collect();
     assert!(in_vain.is_empty(), "{in_vain:#?}");
 }
+
+fn children(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The process that would take the next step is killed: another one is made. More than a socket holds has to
+/// reach it.
+#[test]
+fn a_step_does_not_depend_on_the_process_that_was_ready_for_it() {
+    let lab = Lab::with_busybox();
+    let text = "x".repeat(400_000);
+    lab.containerfile(&format!(
+        "FROM busybox\nRUN echo ready-$((40+2)); sleep 1\nRUN <<END\n#!/bin/sh\n# {text}\necho after-$((40+3))\nEND\n"
+    ));
+    let mut command = lab.cooper_command(&["--progress=plain", "build", "ctx"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut child, "ready-42");
+    let launchers = children(child.id() as i32);
+    let all: Vec<i32> = launchers.iter().flat_map(|launcher| children(*launcher)).collect();
+    let ready: Vec<i32> = all.into_iter().filter(|supervisor| children(*supervisor).is_empty()).collect();
+    assert_eq!(ready.len(), 1, "{ready:?}");
+    run(std::process::Command::new("kill").args(["-9", &ready[0].to_string()])).succeeds();
+    let said = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("after-43") && said.contains("built image"), "{said}");
+}

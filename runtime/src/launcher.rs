@@ -77,6 +77,8 @@ impl Launcher {
             let fds = [theirs.as_raw_fd(), stdin.as_raw_fd(), stdout.as_raw_fd(), stderr.as_raw_fd()];
             process::hand_over(socket, &fds)?;
         }
+        // As long as one of ours is open, it is not told that nobody reads the other end any more.
+        drop((theirs, stdin, stdout, stderr));
         supervisor::send(&mut ours, step)?;
         Ok(Running { socket: ours })
     }
@@ -134,8 +136,8 @@ fn serve(socket: &OwnedFd) -> i32 {
             let _ = process::install_stdio(&null, number);
         }
     }
-    while let Some(was) = supervisor(socket) {
-        match was {
+    loop {
+        match supervisor(socket) {
             Supervisor::Taken => reap(),
             // There is none to take the next step: it gets one when it comes. If that cannot be made either,
             // closing what came with the step tells the builder.
@@ -149,7 +151,6 @@ fn serve(socket: &OwnedFd) -> i32 {
             Supervisor::Unwanted => return end(),
         }
     }
-    1
 }
 
 /// Waits for the supervisors, which see their own sockets closed, and end their steps.
@@ -168,11 +169,11 @@ enum Supervisor {
     Failed,
 }
 
-/// Makes one, and waits until it has something to do. `None` when not even that can be told.
-fn supervisor(socket: &OwnedFd) -> Option<Supervisor> {
+/// Makes one, and waits until it has something to do.
+fn supervisor(socket: &OwnedFd) -> Supervisor {
     const TAKEN: u8 = 1;
     const UNWANTED: u8 = 0;
-    let (mut hear, mut tell) = io::pipe().ok()?;
+    let Ok((mut hear, mut tell)) = io::pipe() else { return Supervisor::Failed };
     let started = process::fork(|| {
         if process::close_all_but(&[socket.as_raw_fd(), tell.as_raw_fd()]).is_err() {
             return 1;
@@ -191,11 +192,11 @@ fn supervisor(socket: &OwnedFd) -> Option<Supervisor> {
     });
     drop(tell);
     let mut said = [0];
-    Some(match (started, hear.read_exact(&mut said)) {
+    match (started, hear.read_exact(&mut said)) {
         (Ok(_), Ok(())) if said == [TAKEN] => Supervisor::Taken,
         (Ok(_), Ok(())) => Supervisor::Unwanted,
         _ => Supervisor::Failed,
-    })
+    }
 }
 
 /// Takes the exit statuses of supervisors that have ended, so that they do not pile up.

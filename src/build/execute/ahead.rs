@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cooper_runtime::sys::fs;
 use cooper_runtime::sys::process::step_back;
 
 use super::step::now_coarse;
@@ -30,6 +31,9 @@ use crate::plan::{Action, CopyStep, Origin, Stage, key};
 const HASHED: u64 = 256 << 20;
 /// More files and directories than this are not written ahead, to remember what each was.
 const WRITTEN: usize = 50_000;
+/// What is written ahead takes space at a time when the RUN may need all that there is. So it has to be this
+/// many times what the COPY takes, and as many bytes more.
+const ROOM: (u64, u64) = (8, 1 << 30);
 /// Less than this is not compressed ahead.
 const COMPRESSED: u64 = 4 << 20;
 
@@ -108,6 +112,11 @@ impl Executor<'_, '_> {
                 return Ok(());
             }
         }
+        let free = fs::open_dir(opened.workshop.work.path()).and_then(fs::free_space);
+        if free.is_ok_and(|free| free < bytes.saturating_mul(ROOM.0).saturating_add(ROOM.1)) {
+            tracing::debug!("nothing is written ahead for {}: there is not much space left", copy.dest);
+            return Ok(());
+        }
         let from = now_coarse();
         let clamp = self.options.times.clamp(from, from + 1, copied.time.max(below));
         let written = bytes <= HASHED && count <= WRITTEN && staged.is_empty();
@@ -171,7 +180,7 @@ impl Executor<'_, '_> {
             };
             let location = source.location_of(item);
             let (dir, name) = cursor.parent(&location)?;
-            let file = cooper_runtime::sys::fs::open_file_at(dir, name)?;
+            let file = fs::open_file_at(dir, name)?;
             tar.append(&entry, &mut FileContent::new(file, size))?;
         }
         tar.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;

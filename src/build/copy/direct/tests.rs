@@ -432,6 +432,14 @@ fn what_was_written_ahead_is_taken_if_it_is_still_the_same() {
         Some([true, false, true])
     );
 
+    // Another name of a file comes into the context, and the file's times do not tell.
+    let outside = lab.dir.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::hard_link(from.join("d/sub/f"), outside.join("f")).unwrap();
+    let enters = || std::fs::rename(&outside, from.join("h")).unwrap();
+    assert_eq!(taken(&[], clamp, &enters).map(|[d, e, _]| [d, e]), Some([false, true]));
+    std::fs::remove_dir_all(from.join("h")).unwrap();
+    std::fs::create_dir_all(from.join("g/link-to")).unwrap();
     std::fs::write(from.join("g/link-to/f"), "x").unwrap();
     // Of what is new nobody can tell; and nothing is left of what is not finished.
     let before = std::fs::read_dir(lab.storage.work().path()).unwrap().count();

@@ -254,7 +254,10 @@ impl<'a> Tree<'a> {
             xattrs: Default::default(),
         };
         let found = place.below.as_ref().map(|below| below.lookup(name, &path)).transpose()?.flatten();
-        if place.end.is_none() && found.is_none() {
+        // A file with another name by now is a link in the layer, and was not when it was written ahead: a
+        // directory that is renamed into the context changes nothing of the files in it.
+        let linked = || (at..self.ends[at]).any(|item| self.linked.contains(&item));
+        if place.end.is_none() && found.is_none() && !linked() {
             let items = &self.source.items[at..self.ends[at]];
             for staged in rules.staged {
                 if let Some(entries) = staged.take(items, place.fd.as_fd(), &place.path, rules)? {
