@@ -144,6 +144,7 @@ fn an_output_that_cannot_be_written_is_told_before_anything_is_built() {
         // Without the line breaks that suit the terminal.
         let error = said.error().split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(error.starts_with(&format!("error: {told}")), "{error}");
+        assert!(error.contains("hint: "), "{error}");
         assert!(!said.stderr.contains("echo built"), "{}", said.stderr);
     }
     // Relative ones too, and some of the way may be missing.

@@ -299,3 +299,19 @@ fn a_step_does_not_depend_on_the_process_that_was_ready_for_it() {
     let said = String::from_utf8_lossy(&said.stderr);
     assert!(said.contains("after-43") && said.contains("built image"), "{said}");
 }
+
+#[test]
+fn programs_are_told_of_a_signal_in_their_way() {
+    let lab = Lab::with_busybox();
+    lab.containerfile("FROM busybox\nRUN echo ready-$((40+2)); sleep 1000\n");
+    let mut command = lab.cooper_command(&["--progress=json", "build", "ctx"]);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut child, "ready-42");
+    run(std::process::Command::new("kill").args(["-TERM", &child.id().to_string()])).succeeds();
+    let said = child.wait_with_output().unwrap();
+    assert_eq!(said.status.code(), Some(143));
+    let last: serde_json::Value =
+        serde_json::from_str(String::from_utf8_lossy(&said.stderr).lines().last().unwrap()).unwrap();
+    assert_eq!((&last["event"], &last["exit_code"]), (&"error".into(), &143.into()), "{last}");
+    assert_eq!(last["message"], "interrupted");
+}

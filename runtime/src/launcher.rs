@@ -211,14 +211,7 @@ fn reap() {
 
 /// Waits for what a supervisor needs: the builder's socket for the step, and the step's streams.
 fn receive_request(socket: &OwnedFd) -> io::Result<Option<(UnixStream, Stdio)>> {
-    loop {
-        return match process::take_over(socket) {
-            Ok(Some([step, stdin, stdout, stderr])) => {
-                Ok(Some((UnixStream::from(step), Stdio { stdin, stdout, stderr })))
-            }
-            Ok(None) => Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => Err(e),
-        };
-    }
+    let received = process::take_over(socket)?;
+    Ok(received
+        .map(|[step, stdin, stdout, stderr]| (UnixStream::from(step), Stdio { stdin, stdout, stderr })))
 }

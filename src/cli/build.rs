@@ -229,7 +229,10 @@ fn carry_out(
     }
     // Not only when all is built.
     for output in &request.outputs {
-        oci::check_layout(&output.dir).map_err(|e| general(&e, &output.dir))?;
+        oci::check_layout(&output.dir).map_err(|e| match general(&e, &output.dir) {
+            error if error.hint.is_some() => error,
+            error => error.with_hint("give -o a layout, an empty directory, or one that is not there yet"),
+        })?;
     }
     let built = build::build(store, &plan, &mut finder, &request.build, progress)
         .map_err(|e| source.build_error(e, store.root()))?;

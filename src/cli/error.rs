@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::progress::json::seconds;
+
 /// Which sort of failure it is; decides the exit code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -138,13 +140,13 @@ impl CliError {
     }
 
     /// The error as an object in the stream of `--progress=json`, with a newline: the event `error`, so long
-    /// after the command began.
-    pub fn to_json(&self, now: Duration) -> String {
-        let Self { kind, message, details, hint } = self;
+    /// after the command began, which exits with this code.
+    pub fn to_json(&self, exit_code: u8, now: Duration) -> String {
+        let Self { kind: _, message, details, hint } = self;
         let mut object = serde_json::json!({
             "event": "error",
-            "time": now.as_millis() as f64 / 1000.0,
-            "exit_code": kind.exit_code(),
+            "time": seconds(now),
+            "exit_code": exit_code,
             "message": message,
         });
         if !details.is_empty() {

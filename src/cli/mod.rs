@@ -16,7 +16,7 @@ pub mod prune;
 pub mod push;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -151,30 +151,24 @@ pub fn main() -> u8 {
     match result {
         Ok(()) => 0,
         Err(Stop::Error(e)) => {
-            let told = match for_programs {
-                true => e.to_json(began.elapsed()),
-                false => e.render(progress::color_on_stderr()),
-            };
-            eprint!("{told}");
-            e.kind.exit_code()
+            let code = e.kind.exit_code();
+            match for_programs {
+                true => eprint!("{}", e.to_json(code, began.elapsed())),
+                false => eprint!("{}", e.render(progress::color_on_stderr())),
+            }
+            code
         }
         Err(Stop::Findings) => Kind::Failed.exit_code(),
         // As a shell reports it.
         Err(Stop::Signal(signal)) => {
             let code = u8::try_from(128 + signal).unwrap_or(1);
             match for_programs {
-                true => eprintln!("{}", interrupted(code, began.elapsed())),
+                true => eprint!("{}", CliError::failed("interrupted").to_json(code, began.elapsed())),
                 false => eprintln!("interrupted"),
             }
             code
         }
     }
-}
-
-/// What `--progress=json` ends with after a signal.
-fn interrupted(code: u8, now: Duration) -> serde_json::Value {
-    let time = now.as_millis() as f64 / 1000.0;
-    serde_json::json!({ "event": "error", "time": time, "exit_code": code, "message": "interrupted" })
 }
 
 /// Why a command stopped before its end.

@@ -102,7 +102,7 @@ impl<W: Write + Send> Json<W> {
     }
 
     fn write(&mut self, now: Duration, what: What) {
-        let object = Object { time: round(now), what };
+        let object = Object { time: seconds(now), what };
         if let Ok(mut line) = serde_json::to_vec(&object) {
             line.push(b'\n');
             let _ = self.out.write_all(&line);
@@ -156,11 +156,11 @@ impl<W: Write + Send> View for Json<W> {
             }
             Event::Finished { task: TaskId(task), elapsed } => {
                 self.end(task, now);
-                self.write(now, What::Finished { task, elapsed: round(elapsed) });
+                self.write(now, What::Finished { task, elapsed: seconds(elapsed) });
             }
             Event::Failed { task: TaskId(task), elapsed } => {
                 self.end(task, now);
-                self.write(now, What::Failed { task, elapsed: round(elapsed) });
+                self.write(now, What::Failed { task, elapsed: seconds(elapsed) });
             }
             Event::Warning { text } => self.write(now, What::Warning { text: &text }),
             Event::Note { text } => self.write(now, What::Note { text: &text }),
@@ -175,8 +175,8 @@ impl<W: Write + Send> View for Json<W> {
     }
 }
 
-/// Seconds, to the millisecond.
-fn round(time: Duration) -> f64 {
+/// A time as objects have it: seconds, to the millisecond.
+pub fn seconds(time: Duration) -> f64 {
     time.as_millis() as f64 / 1000.0
 }
 

@@ -9,7 +9,7 @@
 //! [`Event::Started`], never earlier, and [`Progress::pause`] takes it away again, because a process
 //! must have a single thread when it enters a user namespace.
 
-mod json;
+pub mod json;
 mod lines;
 mod plain;
 mod quiet;

@@ -5,20 +5,23 @@
 //! tree holds a descriptor per directory, so that a directory swapped for a link under way is noticed
 //! by the kernel and not followed.
 
-use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr, OsString};
+mod remove;
+mod xattrs;
+
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use remove::{remove_some_at, remove_tree_at};
 use rustix::fs::{
     AtFlags, CWD, Dev, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatxFlags, Timespec,
     Timestamps, Uid,
 };
+pub use xattrs::{remove_xattr_at, set_xattr_at, xattr_at, xattr_names_at, xattrs_at};
 
 /// What a name in a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -371,113 +374,6 @@ pub fn check_depth(depth: usize) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
-/// How deep [`remove_tree_at`] goes before it moves what is below to the top: a descriptor is open for each
-/// level, and of these a process may have 1024.
-const REMOVE_DEPTH: usize = 64;
-
-/// Removes a name and all below it, however deep that is. A name that is not there is success, also when it
-/// goes in the meantime: another thread may be removing the same. Directories without permission bits are
-/// opened up first.
-pub fn remove_tree_at(dir: impl AsFd, name: &OsStr) -> io::Result<()> {
-    remove_some_at(dir, name, u64::MAX).map(drop)
-}
-
-/// The same, but leaves off after so many names. Says whether all is gone.
-pub fn remove_some_at(dir: impl AsFd, name: &OsStr, most: u64) -> io::Result<bool> {
-    let dir = dir.as_fd();
-    let Some(top) = remove_or_open(dir, name)? else { return Ok(true) };
-    let (mut moved, mut left) = (0, most);
-    loop {
-        let before = moved;
-        if !empty(top.as_fd(), top.as_fd(), 0, &mut moved, &mut left)? {
-            return Ok(false);
-        }
-        if moved == before {
-            return gone(remove_dir_at(dir, name)).map(|()| true);
-        }
-    }
-}
-
-/// What is not there any more need not be removed.
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Removes what is not a directory; opens what is one, for reading and writing in it.
-fn remove_or_open(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-    match gone(unlink_at(dir, name)) {
-        Ok(()) => return Ok(None),
-        Err(e) if is_errno(&e, rustix::io::Errno::ISDIR) || is_errno(&e, rustix::io::Errno::PERM) => {}
-        Err(e) => return Err(e),
-    }
-    let opened = match open_dir_at(dir, name) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            chmod_at(dir, name, 0o700).and_then(|()| open_dir_at(dir, name))
-        }
-        other => other,
-    };
-    match opened {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some),
-    }
-}
-
-/// Removes all in `here`, if that is no more than `left` names; directories that are too deep go to `top`,
-/// `moved` counting them. Says whether all is gone.
-fn empty(
-    top: BorrowedFd<'_>,
-    here: BorrowedFd<'_>,
-    depth: usize,
-    moved: &mut u64,
-    left: &mut u64,
-) -> io::Result<bool> {
-    let entries = match list(here) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
-        other => other?,
-    };
-    for entry in entries {
-        if *left == 0 {
-            return Ok(false);
-        }
-        *left -= 1;
-        let found = match remove_or_open(here, &entry.name) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                chmod(here, 0o700)?;
-                remove_or_open(here, &entry.name)?
-            }
-            other => other?,
-        };
-        let Some(inner) = found else { continue };
-        if depth >= REMOVE_DEPTH {
-            // To a directory that is moved, the kernel writes the new `..`.
-            chmod(&inner, 0o700)?;
-            loop {
-                let new = format!(".removed-{moved}");
-                *moved += 1;
-                match gone(rename_new_at(here, &entry.name, top, OsStr::new(&new))) {
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                    other => break other?,
-                }
-            }
-            continue;
-        }
-        if !empty(top, inner.as_fd(), depth + 1, moved, left)? {
-            return Ok(false);
-        }
-        match gone(remove_dir_at(here, &entry.name)) {
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                chmod(here, 0o700)?;
-                gone(remove_dir_at(here, &entry.name))?;
-            }
-            other => other?,
-        }
-    }
-    Ok(true)
-}
-
 /// Sets the permission bits of a name that is not a symbolic link.
 pub fn chmod_at(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
     // fchmodat follows links and has no working flag against it before Linux 6.6, so a link put here
@@ -519,88 +415,6 @@ pub fn set_mtime(fd: impl AsFd, mtime: Time) -> io::Result<()> {
 pub fn read_link_at(dir: impl AsFd, name: &OsStr) -> io::Result<OsString> {
     let target = rustix::fs::readlinkat(dir, name, Vec::new())?;
     Ok(OsString::from_vec(target.into_bytes()))
-}
-
-/// All extended attributes of a name that this user namespace may see, links not followed. A file
-/// system without them has none.
-pub fn xattrs_at(dir: impl AsFd, name: &OsStr) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
-    let path = proc_path(dir.as_fd()).join(name);
-    let mut found = BTreeMap::new();
-    let names = match xattr::list(&path) {
-        Ok(names) => names,
-        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => return Ok(found),
-        Err(e) => return Err(e),
-    };
-    for attr in names {
-        // A value that is gone between the two calls, or a name listed but not readable here
-        // (trusted.* in a user namespace), is not an attribute we can speak of.
-        if let Some(value) = xattr::get(&path, &attr)? {
-            found.insert(attr, value);
-        }
-    }
-    Ok(found)
-}
-
-/// The names of all extended attributes of a name, links not followed.
-pub fn xattr_names_at(dir: impl AsFd, name: &OsStr) -> io::Result<Vec<OsString>> {
-    if let Some(names) = list_xattrs_at(dir.as_fd(), name)? {
-        return Ok(names);
-    }
-    match xattr::list(proc_path(dir.as_fd()).join(name)) {
-        Ok(names) => Ok(names.collect()),
-        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => Ok(Vec::new()),
-        Err(e) => Err(e),
-    }
-}
-
-/// The same by `listxattrat(2)`, Linux 6.13: every file of a layer is asked, and to go by way of /proc takes
-/// twice the time. `None` where it does not do.
-fn list_xattrs_at(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Vec<OsString>>> {
-    /// The same on all architectures.
-    const LISTXATTRAT: libc::c_long = 465;
-    static MISSING: AtomicBool = AtomicBool::new(false);
-    if MISSING.load(Ordering::Relaxed) {
-        return Ok(None);
-    }
-    let (name, mut names) = (CString::new(name.as_bytes())?, [0u8; 1024]);
-    // SAFETY: the name is a C string, and the kernel writes no more than the buffer's size into it.
-    let got = unsafe {
-        let (dir, flags) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-        libc::syscall(LISTXATTRAT, dir, name.as_ptr(), flags, names.as_mut_ptr(), names.len())
-    };
-    let Ok(length) = usize::try_from(got) else {
-        let e = io::Error::last_os_error();
-        return match e.raw_os_error() {
-            Some(libc::EOPNOTSUPP) => Ok(Some(Vec::new())),
-            // More than fits, or gone.
-            Some(libc::ERANGE | libc::ENOENT) => Ok(None),
-            // Not there, or not allowed, and it will not be.
-            _ => {
-                MISSING.store(true, Ordering::Relaxed);
-                Ok(None)
-            }
-        };
-    };
-    let names = names[..length].split(|b| *b == 0).filter(|name| !name.is_empty());
-    Ok(Some(names.map(|name| OsStr::from_bytes(name).to_owned()).collect()))
-}
-
-/// One extended attribute of a name, links not followed; `None` where there is none.
-pub fn xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr) -> io::Result<Option<Vec<u8>>> {
-    match xattr::get(proc_path(dir.as_fd()).join(name), attr) {
-        Err(e) if is_errno(&e, rustix::io::Errno::OPNOTSUPP) => Ok(None),
-        other => other,
-    }
-}
-
-/// Sets an extended attribute, links not followed.
-pub fn set_xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr, value: &[u8]) -> io::Result<()> {
-    xattr::set(proc_path(dir.as_fd()).join(name), attr, value)
-}
-
-/// Removes an extended attribute, links not followed.
-pub fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attr: &OsStr) -> io::Result<()> {
-    xattr::remove(proc_path(dir.as_fd()).join(name), attr)
 }
 
 /// Copies all of `from`, from its start, into the empty `to`: a reflink where the file system can,
@@ -688,100 +502,4 @@ fn is_errno(e: &io::Error, errno: rustix::io::Errno) -> bool {
 pub fn is_plain_name(name: &OsStr) -> bool {
     let bytes = name.as_bytes();
     !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tree_is_removed_however_deep_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = open_dir(dir.path()).unwrap();
-        let names = |dir: &OwnedFd| list(dir).unwrap().len();
-        for depth in [0, 1, REMOVE_DEPTH, REMOVE_DEPTH + 1, 3000] {
-            make_dir_at(&root, OsStr::new("top"), 0o755).unwrap();
-            let mut here = open_dir_at(&root, OsStr::new("top")).unwrap();
-            for level in 0..depth {
-                // A name that the removal itself would take for what it moves.
-                let name = OsStr::new(if level % 2 == 0 { "d" } else { ".removed-0" });
-                drop(create_file_at(&here, OsStr::new("file")).unwrap());
-                make_dir_at(&here, name, 0o755).unwrap();
-                let next = open_dir_at(&here, name).unwrap();
-                chmod(&here, if level % 3 == 0 { 0o000 } else { 0o500 }).unwrap();
-                here = next;
-            }
-            // With little stack, and so not by luck.
-            let root = &root;
-            std::thread::scope(|scope| {
-                let small = std::thread::Builder::new().stack_size(1 << 20);
-                small
-                    .spawn_scoped(scope, move || remove_tree_at(root, OsStr::new("top")).unwrap())
-                    .unwrap()
-                    .join()
-                    .unwrap();
-            });
-            assert_eq!(names(root), 0, "{depth}");
-        }
-        assert!(check_depth(DEPTH_LIMIT).is_ok() && check_depth(DEPTH_LIMIT + 1).is_err());
-    }
-
-    #[test]
-    fn names_of_attributes_are_the_same_both_ways() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = open_dir(dir.path()).unwrap();
-        let file = OsStr::new("file");
-        drop(create_file_at(&root, file).unwrap());
-        make_symlink_at(&root, OsStr::new("link"), file).unwrap();
-        for count in [0usize, 1, 2, 30] {
-            for attr in 0..count {
-                // Thirty of these are more than a kilobyte.
-                let attr = format!("user.a-name-as-long-as-they-hardly-ever-are-{attr}");
-                set_xattr_at(&root, file, attr.as_ref(), b"").unwrap();
-            }
-            let sorted = |mut names: Vec<OsString>| {
-                names.sort();
-                names
-            };
-            let by_path = xattr::list(proc_path(root.as_fd()).join(file)).unwrap().collect();
-            let found = sorted(xattr_names_at(&root, file).unwrap());
-            assert_eq!(found, sorted(by_path));
-            assert!(found.len() >= count);
-            assert!(
-                !xattr_names_at(&root, OsStr::new("link"))
-                    .unwrap()
-                    .iter()
-                    .any(|n| n.as_bytes().starts_with(b"user."))
-            );
-        }
-        assert_eq!(xattr_names_at(&root, OsStr::new("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
-        let names = list_xattrs_at(root.as_fd(), OsStr::new("."));
-        assert!(names.is_ok());
-    }
-
-    #[test]
-    fn two_may_remove_the_same_tree() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = open_dir(dir.path()).unwrap();
-        let top = OsStr::new("top");
-        for _ in 0..50 {
-            for branch in 0..8 {
-                for twig in 0..8 {
-                    let twig = dir.path().join(format!("top/{branch}/{twig}"));
-                    std::fs::create_dir_all(&twig).unwrap();
-                    std::fs::write(twig.join("leaf"), "").unwrap();
-                }
-            }
-            let started = std::sync::Barrier::new(3);
-            std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| {
-                        started.wait();
-                        remove_tree_at(&root, top).unwrap();
-                    });
-                }
-            });
-            assert_eq!(list(&root).unwrap(), []);
-        }
-    }
 }

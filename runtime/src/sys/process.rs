@@ -219,7 +219,7 @@ pub fn install_stdio(fd: impl AsFd, number: i32) -> io::Result<()> {
 }
 
 /// Takes charge of a descriptor that the kernel has just passed to this process.
-pub(crate) fn own(received: std::os::fd::RawFd) -> OwnedFd {
+fn own(received: std::os::fd::RawFd) -> OwnedFd {
     // SAFETY: called only on the numbers that recvmsg(2) put into an SCM_RIGHTS message: fresh
     // descriptors of this process that nothing else knows.
     unsafe { OwnedFd::from_raw_fd(received) }
@@ -242,8 +242,13 @@ pub fn take_over<const N: usize>(socket: impl AsFd) -> io::Result<Option<[OwnedF
     let mut byte = [0u8];
     let mut space = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [IoSliceMut::new(&mut byte)];
-    let socket = socket.as_fd().as_raw_fd();
-    let message = recvmsg::<()>(socket, &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let (socket, flags) = (socket.as_fd().as_raw_fd(), MsgFlags::MSG_CMSG_CLOEXEC);
+    let message = loop {
+        match recvmsg::<()>(socket, &mut slices, Some(&mut space), flags) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
     if message.bytes == 0 {
         return Ok(None);
     }

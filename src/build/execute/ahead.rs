@@ -55,12 +55,11 @@ impl Executor<'_, '_> {
         carry_out: impl FnOnce(&Walk) -> T,
     ) -> T {
         let is_run = matches!(stage.steps[walk.next].action, Action::Run(_));
-        let steps = stage.steps.iter().enumerate().skip(walk.next + 1);
-        let next = steps
-            .filter_map(
-                |(step, s)| if let Action::Copy(copy) = &s.action { Some((step, copy)) } else { None },
-            )
-            .next();
+        let mut steps = stage.steps.iter().enumerate().skip(walk.next + 1);
+        let next = steps.find_map(|(number, step)| match &step.action {
+            Action::Copy(copy) => Some((number, copy)),
+            _ => None,
+        });
         let next = next.filter(|(_, copy)| is_run && is_plain(copy) && self.board.has_room());
         let Some((step, copy)) = next else { return carry_out(walk) };
         let (over, below) = (&AtomicBool::new(false), walk.end.time);

@@ -257,7 +257,7 @@ impl<'a> Tree<'a> {
         // A file with another name by now is a link in the layer, and was not when it was written ahead: a
         // directory that is renamed into the context changes nothing of the files in it.
         let linked = || (at..self.ends[at]).any(|item| self.linked.contains(&item));
-        if place.end.is_none() && found.is_none() && !linked() {
+        if place.end.is_none() && found.is_none() && !rules.staged.is_empty() && !linked() {
             let items = &self.source.items[at..self.ends[at]];
             for staged in rules.staged {
                 if let Some(entries) = staged.take(items, place.fd.as_fd(), &place.path, rules)? {
